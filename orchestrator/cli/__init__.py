@@ -1,0 +1,1 @@
+"""The `retrain` command: one file for each subcommand."""

@@ -1,0 +1,154 @@
+"""What every subcommand shares: options, errors as one line and an exit code, JSON or tables."""
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from orchestrator.pipeline import ExtractionOptions
+from workers.contract.backbones import BACKBONES
+from workers.contract.errors import ExitCode, RetrainError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+DEFAULT_STORE = "./retrain-store"
+
+store_option = click.option(
+    "--store",
+    default=DEFAULT_STORE,
+    show_default=True,
+    metavar="URI",
+    help="Where features, models and predictions live: a folder or s3://BUCKET/PREFIX.",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else."
+)
+model_option = click.option(
+    "--model",
+    default="latest",
+    show_default=True,
+    metavar="ID",
+    help="A model of the store, as retrain run named it.",
+)
+model_backbone_option = click.option(
+    "--backbone",
+    metavar="NAME|HANDLE|PATH",
+    help="Where to load the model's backbone from.  [default: where it was trained with]",
+)
+top_option = click.option(
+    "--top",
+    "top_k",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Labels for each image, best first.",
+)
+BACKBONE_HELP = (
+    "The network that turns images into features: a name "
+    f"({', '.join(BACKBONES)}), keras:NAME[?weights=imagenet|none|PATH], a TF Hub or Kaggle URL, "
+    "or a SavedModel folder here or at s3://."
+)
+
+
+def extraction_options(function: Function) -> Function:
+    """--shard-size, --batch-size and --max-failed-fraction."""
+    for option in (
+        click.option(
+            "--max-failed-fraction",
+            type=click.FloatRange(0, 1),
+            default=ExtractionOptions.max_failed_fraction,
+            show_default=True,
+            metavar="FRACTION",
+            help="Fail the run when more than this part of the images cannot be read.",
+        ),
+        click.option(
+            "--batch-size",
+            "extract_batch_size",
+            type=click.IntRange(min=1),
+            metavar="IMAGES",
+            help="Images for each pass through the backbone.",
+        ),
+        click.option(
+            "--shard-size",
+            type=click.IntRange(min=1),
+            default=ExtractionOptions.shard_size,
+            show_default=True,
+            metavar="IMAGES",
+            help="Images for each extraction task.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def split_options(function: Function) -> Function:
+    """--validation-percentage, --testing-percentage and --split-root."""
+    percentage = click.FloatRange(0, 100)
+    for option in (
+        click.option(
+            "--split-root",
+            metavar="PATH",
+            help="Put PATH/ before each image's relative path when dealing splits, as retrain.py "
+            "did with its --image_dir.",
+        ),
+        click.option(
+            "--testing-percentage",
+            type=percentage,
+            default=10,
+            show_default=True,
+            metavar="PERCENT",
+            help="Images that only judge the finished model.",
+        ),
+        click.option(
+            "--validation-percentage",
+            type=percentage,
+            default=10,
+            show_default=True,
+            metavar="PERCENT",
+            help="Images that judge the head while it trains.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def finishes(function: Function) -> Function:
+    """Turn what a command raises into one line on stderr and an exit code."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **options: Any) -> None:
+        try:
+            function(*args, **options)
+        except RetrainError as error:
+            _leave(type(error).__name__, str(error), error.exit_code, options.get("as_json", False))
+        except KeyboardInterrupt:
+            message = "interrupted; what was done is kept: the same command goes on from there"
+            _leave("Interrupted", message, ExitCode.INTERRUPTED, options.get("as_json", False))
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _leave(kind: str, message: str, code: ExitCode, as_json: bool) -> None:
+    message = " ".join(message.split())
+    if as_json:
+        print_json({"error": {"type": kind, "message": message, "exit_code": int(code)}})
+    click.echo(f"Error: {message}", err=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # a task may still be at work in this process's worker thread: nothing of it is half written
+    os._exit(code)
+
+
+def print_json(result: dict[str, Any]) -> None:
+    click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+
+
+def console() -> Console:
+    """Where results go: stdout, wide enough for names where it is no terminal."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)

@@ -1,0 +1,88 @@
+"""`retrain evaluate`: how often a model is right on a labelled source."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orchestrator.engine import open_engine
+from orchestrator.listing import SplitRule, list_images, manifest_id
+from orchestrator.naming import named
+from orchestrator.pipeline import ExtractionOptions, Pipeline, write_manifest
+from orchestrator.predict import describe_as_trained
+from orchestrator.progress import Reporter
+from orchestrator.records import Model, RunRecord, read_model
+from workers.contract.errors import BadSource
+from workers.contract.messages import EvaluateModel
+from workers.storage import absolute, open_store
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    source: str
+    store: str
+    model: str = "latest"
+    backbone: str | None = None
+    split: str | None = None
+    """Judge on this split of the source alone; None: on all of it."""
+    rule: SplitRule = field(default_factory=SplitRule)
+    extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
+
+
+def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
+    """List, extract what is not known, judge. Returns the JSON result of the command."""
+    began = time.monotonic()
+    store = open_store(request.store)
+    model = read_model(store, request.model)
+    source = absolute(request.source)
+    with reporter.stage("listing", None) as update:
+        manifest = list_images(source, labelled=True, rule=request.rule, progress=update)
+    manifest = _judged(manifest, model, request)
+    listed = manifest_id(manifest)
+    run_id = named(source, manifest=listed, model=model.id, split=request.split, judge=True)
+    asked = {"command": "evaluate", "source": source, "manifest_id": listed, "model_id": model.id}
+    record = RunRecord(store, run_id, asked)
+    record.stage("list", images=manifest.num_rows)
+    write_manifest(store, listed, manifest)
+    pipeline = Pipeline(store, open_engine(), reporter, run_id, record)
+    backbone = describe_as_trained(pipeline, model, request.backbone)
+    extraction = pipeline.extract(manifest, backbone, request.extraction)
+    record.stage("evaluate")
+    figures = pipeline.answer(
+        EvaluateModel(
+            store.url,
+            run_id,
+            extraction.plan.id,
+            len(extraction.plan.shards),
+            backbone.fingerprint,
+            model.id,
+            request.split,
+        )
+    )
+    result = {
+        "run_id": run_id,
+        "model_id": model.id,
+        **figures,
+        "failed": extraction.failed,
+        "failures_uri": extraction.failures_uri,
+        "extracted": extraction.plan.extracted,
+        "reused": extraction.total - extraction.plan.extracted,
+        "seconds": time.monotonic() - began,
+    }
+    record.stage("done", result=result)
+    return result
+
+
+def _judged(manifest: pa.Table, model: Model, request: EvaluateRequest) -> pa.Table:
+    unknown = sorted(set(manifest.column("label").to_pylist()) - set(model.labels))
+    if unknown:
+        raise BadSource(
+            f"{model.id} does not know the label {unknown[0]!r}: it knows {', '.join(model.labels)}"
+        )
+    if request.split:
+        manifest = manifest.filter(pc.equal(manifest.column("split"), request.split))
+        if not manifest.num_rows:
+            raise BadSource(f"no image of {request.source} is in the {request.split} split")
+    return manifest

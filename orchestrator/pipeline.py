@@ -1,0 +1,180 @@
+"""What every command on many images shares: list, plan, extract, count."""
+
+import csv
+import io
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orchestrator import features
+from orchestrator.dispatch import dispatch
+from orchestrator.engine import Engine
+from orchestrator.planning import Plan, PlannedShard, plan
+from orchestrator.progress import Reporter
+from orchestrator.records import RunRecord
+from workers.contract import layout, schemas
+from workers.contract.errors import TooManyFailures
+from workers.contract.messages import DescribeBackbone, ExtractShard, Message
+from workers.storage import Store
+from workers.storage.tables import write_table
+
+_MANIFEST_PART_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """How to load it (name, size), and what it was found to be."""
+
+    name: str
+    image_size_px: int | None
+    fingerprint: str
+    description: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ExtractionOptions:
+    shard_size: int = 1024
+    batch_size: int | None = None
+    max_failed_fraction: float = 0.05
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Every image of the manifest has a row in one of the plan's shards, and these are the sums."""
+
+    plan: Plan
+    ok: int
+    failed: int
+    reasons: dict[str, int]
+    failures_uri: str | None
+    seconds: float
+
+    @property
+    def total(self) -> int:
+        return self.ok + self.failed
+
+    def summary(self) -> dict[str, Any]:
+        """The part of a command's JSON result that tells of images."""
+        extracted = self.plan.extracted
+        return {
+            "images": {"total": self.total, "ok": self.ok, "failed": self.failed},
+            "failures": self.reasons,
+            "failures_uri": self.failures_uri,
+            "extracted": extracted,
+            "reused": self.total - extracted,
+            "extract_seconds": self.seconds,
+            "extract_images_per_s": extracted / self.seconds if extracted else None,
+        }
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One command's work on one store."""
+
+    store: Store
+    engine: Engine
+    reporter: Reporter
+    run_id: str
+    record: RunRecord
+
+    def do(
+        self, messages: Iterable[Message], progress: Callable[[int], None] = lambda done: None
+    ) -> None:
+        dispatch(self.engine, self.store, messages, progress=progress)
+
+    def answer(self, message: Message) -> Any:
+        """The JSON that a task leaves as its result, which is then removed."""
+        self.do([message])
+        reply = json.loads(self.store.read(message.result_key()))
+        self.store.delete(message.result_key())
+        return reply
+
+    def describe(self, name: str, image_size_px: int | None) -> Backbone:
+        """Have a worker load the backbone and say what it is."""
+        with self.reporter.stage(f"loading {name}", None):
+            found = self.answer(
+                DescribeBackbone(self.store.url, self.run_id, uuid4().hex[:12], name, image_size_px)
+            )
+        return Backbone(name, image_size_px, found["fingerprint"], found)
+
+    def extract(self, manifest: pa.Table, backbone: Backbone, options: ExtractionOptions) -> Extraction:
+        """Features of every image, from the store or from the workers.
+
+        Raises TooManyFailures past the budget; what was extracted stays in the store.
+        """
+        known = features.shards_in(self.store, backbone.fingerprint)
+        images = features.known_images(self.store, known)
+        planned = plan(manifest, images, options.shard_size, known.keys())
+        self._write_plan(planned)
+        self.record.stage("extract", plan=planned.id, shards=len(planned.shards))
+        began = time.monotonic()
+        if planned.new_shards:
+            with self.reporter.stage("extracting features", planned.extracted) as update:
+                messages = [
+                    self._message(planned, new, backbone, options) for new in planned.new_shards
+                ]
+                self.do(messages, lambda done: update(done, None))
+                update(planned.extracted, None)
+        seconds = time.monotonic() - began
+        return self._counted(planned, backbone, options, seconds)
+
+    def _message(
+        self, planned: Plan, shard: PlannedShard, backbone: Backbone, options: ExtractionOptions
+    ) -> ExtractShard:
+        return ExtractShard(
+            self.store.url,
+            self.run_id,
+            planned.id,
+            shard.id,
+            backbone.name,
+            backbone.image_size_px,
+            backbone.fingerprint,
+            options.batch_size,
+        )
+
+    def _write_plan(self, planned: Plan) -> None:
+        for shard in planned.shards:
+            key = layout.shard_rows(self.run_id, planned.id, shard.id)
+            write_table(self.store, key, shard.rows)
+
+    def _counted(
+        self, planned: Plan, backbone: Backbone, options: ExtractionOptions, seconds: float
+    ) -> Extraction:
+        shards = features.shards_in(self.store, backbone.fingerprint)
+        rows = features.outcomes(self.store, backbone.fingerprint, planned.shards, shards)
+        bad = rows.filter(pc.not_equal(rows.column("status"), schemas.OK)).sort_by("uri")
+        reasons = {
+            each["values"]: each["counts"] for each in pc.value_counts(bad.column("status")).to_pylist()
+        }
+        uri = self._write_failures(bad) if bad.num_rows else None
+        failed = bad.num_rows
+        if failed > options.max_failed_fraction * rows.num_rows:
+            named = ", ".join(f"{count} {status}" for status, count in reasons.items())
+            raise TooManyFailures(
+                f"{failed} of {rows.num_rows} images failed ({named}), more than "
+                f"--max-failed-fraction {options.max_failed_fraction:g} allows; they are listed in "
+                f"{uri}"
+            )
+        return Extraction(planned, rows.num_rows - failed, failed, reasons, uri, seconds)
+
+    def _write_failures(self, bad: pa.Table) -> str:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(bad.column_names)
+        writer.writerows(row.values() for row in bad.to_pylist())
+        key = layout.failed_images(self.run_id)
+        self.store.write(key, text.getvalue().encode())
+        return self.store.uri(key)
+
+
+def write_manifest(store: Store, manifest_id: str, manifest: pa.Table) -> None:
+    """The list of images, in parts."""
+    for part, begin in enumerate(range(0, manifest.num_rows, _MANIFEST_PART_ROWS)):
+        rows = manifest.slice(begin, _MANIFEST_PART_ROWS)
+        write_table(store, layout.manifest_part(manifest_id, part), rows)

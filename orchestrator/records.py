@@ -1,0 +1,80 @@
+"""What a store keeps of runs and models, as the orchestrator reads and writes it."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from workers.contract import layout
+from workers.contract.errors import NoSuchModel, NoSuchRun, ObjectMissing
+from workers.storage import Store
+
+
+@dataclass(frozen=True)
+class Model:
+    """What `models/ID/model.json` says."""
+
+    id: str
+    backbone: str
+    image_size_px: int | None
+    fingerprint: str
+    labels: list[str]
+
+
+def read_model(store: Store, model_id: str) -> Model:
+    """The model of this id, or the last one trained for "latest". Raises NoSuchModel."""
+    try:
+        if model_id == "latest":
+            model_id = store.read(layout.LATEST_MODEL).decode().strip()
+        record = json.loads(store.read(layout.model(model_id, "model.json")))
+    except ObjectMissing:
+        raise NoSuchModel(
+            f"there is no model {model_id} in {store.url}: train one with retrain run"
+        ) from None
+    return Model(
+        model_id,
+        record["backbone"],
+        record["image_size_px"],
+        record["fingerprint"],
+        record["labels"],
+    )
+
+
+def read_metrics(store: Store, model_id: str) -> dict[str, Any]:
+    metrics: dict[str, Any] = json.loads(store.read(layout.model(model_id, "metrics.json")))
+    return metrics
+
+
+class RunRecord:
+    """`runs/ID/run.json`: what the run was asked, how far it came, what it found."""
+
+    def __init__(self, store: Store, run_id: str, asked: dict[str, Any]) -> None:
+        self._store = store
+        self._key = layout.run_record(run_id)
+        self._content = {"run_id": run_id, "started": _now(), **asked}
+
+    def stage(self, stage: str, **found: Any) -> None:
+        """Note the stage that begins, and what is known by now."""
+        self._content |= {"stage": stage, "updated": _now(), **found}
+        data = json.dumps(self._content, indent=2, ensure_ascii=False) + "\n"
+        self._store.write(self._key, data.encode())
+
+
+def read_runs(store: Store) -> list[dict[str, Any]]:
+    """Every run's record, the latest first."""
+    keys = [each.key for each in store.objects("runs/") if each.key.endswith("/run.json")]
+    runs = [json.loads(store.read(key)) for key in keys]
+    return sorted(runs, key=lambda run: str(run["started"]), reverse=True)
+
+
+def read_run(store: Store, run_id: str) -> dict[str, Any]:
+    """One run's record. Raises NoSuchRun."""
+    try:
+        run: dict[str, Any] = json.loads(store.read(layout.run_record(run_id)))
+    except ObjectMissing:
+        raise NoSuchRun(f"there is no run {run_id} in {store.url}: see retrain status") from None
+    return run
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,108 @@
+"""Results as tables for a person."""
+
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+
+
+def run_table(result: dict[str, Any]) -> Group:
+    """The result of `retrain run`."""
+    facts = _facts()
+    _add_images(facts, result)
+    facts.add_row("labels", _labels(result["labels"]))
+    facts.add_row("backbone", f"{result['backbone']['backbone']}, {_size(result['backbone'])}")
+    trained = result["train_seconds"]
+    facts.add_row("training", f"{trained:.1f} s" if trained else "this model is in the store already")
+    facts.add_row("model", f"{result['model_id']}  ({result['model_uri']})")
+    rates = Table("split", "images", "top-1 error", "top-5 error")
+    for split in ("validation", "test"):
+        found = result[split]
+        rates.add_row(
+            split, str(found["images"]), _percent(found["top1_error"]), _percent(found["top5_error"])
+        )
+    return Group(facts, rates)
+
+
+def predict_table(result: dict[str, Any]) -> Group:
+    """The result of `retrain predict`."""
+    facts = _facts()
+    _add_images(facts, result)
+    facts.add_row("model", result["model_id"])
+    facts.add_row("predictions", result["predictions_uri"])
+    return Group(facts)
+
+
+def evaluate_table(result: dict[str, Any]) -> Group:
+    """The result of `retrain evaluate`: rates, classes, and where the confusion is."""
+    facts = _facts()
+    facts.add_row("model", result["model_id"])
+    facts.add_row("images", f"{result['images']} judged, {result['failed']} failed")
+    facts.add_row("top-1 error", _percent(result["top1_error"]))
+    facts.add_row("top-5 error", _percent(result["top5_error"]))
+    classes = Table("label", "images", "precision", "recall", "most often taken for")
+    for row, each in zip(result["confusion_matrix"], result["classes"], strict=True):
+        classes.add_row(
+            each["label"],
+            str(each["images"]),
+            _percent(each["precision"]),
+            _percent(each["recall"]),
+            _confused(row, each["label"], [other["label"] for other in result["classes"]]),
+        )
+    return Group(facts, classes)
+
+
+def status_table(runs: list[dict[str, Any]]) -> Table:
+    """The runs of a store."""
+    table = Table("run", "command", "stage", "images", "started (UTC)", "source")
+    for column in table.columns:
+        column.overflow = "fold"
+    table.columns[0].no_wrap = True
+    for run in runs:
+        table.add_row(
+            run["run_id"],
+            run["command"],
+            run["stage"],
+            str(run.get("images", "")),
+            run["started"],
+            run["source"],
+        )
+    return table
+
+
+def _facts() -> Table:
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="bold")
+    facts.add_column(overflow="fold")
+    return facts
+
+
+def _add_images(facts: Table, result: dict[str, Any]) -> None:
+    images = result["images"]
+    facts.add_row("images", f"{images['total']}: {images['ok']} ok, {images['failed']} failed")
+    if images["failed"]:
+        reasons = ", ".join(f"{count} {status}" for status, count in result["failures"].items())
+        facts.add_row("failures", f"{reasons}  ({result['failures_uri']})")
+    rate = result["extract_images_per_s"]
+    at = f" ({rate:.0f} images/s)" if rate else ""
+    facts.add_row("features", f"{result['extracted']} extracted{at}, {result['reused']} reused")
+
+
+def _labels(counts: dict[str, int]) -> str:
+    shown = [f"{label} {count}" for label, count in list(counts.items())[:12]]
+    more = len(counts) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _size(backbone: dict[str, Any]) -> str:
+    return f"{backbone['width']} x {backbone['height']} px to {backbone['feature_size']} features"
+
+
+def _confused(row: list[int], label: str, labels: list[str]) -> str:
+    wrong = [(count, other) for count, other in zip(row, labels, strict=True) if other != label]
+    count, other = max(wrong, default=(0, ""))
+    return f"{other} ({count})" if count else ""
+
+
+def _percent(rate: float | None) -> str:
+    return "-" if rate is None else f"{100 * rate:.1f} %"

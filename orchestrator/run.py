@@ -1,0 +1,118 @@
+"""`retrain run`: from labelled images to a model."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from orchestrator.engine import open_engine
+from orchestrator.listing import SplitRule, check_labels, list_images, manifest_id
+from orchestrator.naming import named
+from orchestrator.pipeline import Backbone, Extraction, ExtractionOptions, Pipeline, write_manifest
+from orchestrator.progress import Reporter
+from orchestrator.records import RunRecord, read_metrics
+from workers.contract import layout
+from workers.contract.messages import TrainHead
+from workers.storage import absolute, open_store
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    source: str
+    store: str
+    backbone: str
+    image_size_px: int | None = None
+    split: SplitRule = field(default_factory=SplitRule)
+    extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+def run(request: RunRequest, reporter: Reporter) -> dict[str, Any]:
+    """List, extract, train, evaluate, export. Returns the JSON result of the command."""
+    began = time.monotonic()
+    store = open_store(request.store)
+    source = absolute(request.source)
+    with reporter.stage("listing", None) as update:
+        manifest = list_images(source, labelled=True, rule=request.split, progress=update)
+    labels = check_labels(manifest)
+    listed = manifest_id(manifest)
+    run_id = named(
+        source,
+        manifest=listed,
+        backbone=request.backbone,
+        image_size_px=request.image_size_px,
+        training=request.training,
+    )
+    record = RunRecord(
+        store, run_id, {"command": "run", "source": source, "manifest_id": listed, "labels": labels}
+    )
+    record.stage("list", images=manifest.num_rows)
+    write_manifest(store, listed, manifest)
+    pipeline = Pipeline(store, open_engine(), reporter, run_id, record)
+    backbone = pipeline.describe(request.backbone, request.image_size_px)
+    extraction = pipeline.extract(manifest, backbone, request.extraction)
+    model_id, train_seconds = _train(pipeline, request, listed, labels, backbone, extraction)
+    metrics = read_metrics(store, model_id)
+    store.write(layout.LATEST_MODEL, f"{model_id}\n".encode())
+    result = {
+        "run_id": run_id,
+        "model_id": model_id,
+        "model_uri": store.uri(layout.model(model_id)).rstrip("/"),
+        "backbone": backbone.description,
+        "labels": _label_counts(manifest, labels),
+        **extraction.summary(),
+        "train_seconds": train_seconds,
+        "validation": _error_rates(metrics["validation"]),
+        "test": _error_rates(metrics["test"]),
+        "seconds": time.monotonic() - began,
+    }
+    record.stage("done", result=result)
+    return result
+
+
+def _train(
+    pipeline: Pipeline,
+    request: RunRequest,
+    listed: str,
+    labels: list[str],
+    backbone: Backbone,
+    extraction: Extraction,
+) -> tuple[str, float]:
+    """The model's id, and the seconds that this run spent on it: 0 where the store has it."""
+    model_id = named(
+        request.source,
+        manifest=listed,
+        fingerprint=backbone.fingerprint,
+        training=request.training,
+    )
+    message = TrainHead(
+        pipeline.store.url,
+        pipeline.run_id,
+        extraction.plan.id,
+        len(extraction.plan.shards),
+        model_id,
+        listed,
+        backbone.name,
+        backbone.image_size_px,
+        backbone.fingerprint,
+        labels,
+        request.training,
+    )
+    pipeline.record.stage("train", model_id=model_id)
+    if pipeline.store.exists(message.result_key()):
+        return model_id, 0.0
+    began = time.monotonic()
+    with pipeline.reporter.stage("training and exporting", None):
+        pipeline.do([message])
+    return model_id, time.monotonic() - began
+
+
+def _label_counts(manifest: pa.Table, labels: list[str]) -> dict[str, int]:
+    counted = manifest.column("label").value_counts().to_pylist()
+    found = {each["values"]: each["counts"] for each in counted}
+    return {label: found[label] for label in labels}
+
+
+def _error_rates(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: metrics[name] for name in ("images", "top1_error", "top5_error")}

@@ -1,0 +1,1 @@
+"""What the orchestrator and the workers must agree on. Imports nothing else of this project."""

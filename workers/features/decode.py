@@ -1,0 +1,142 @@
+"""Image bytes to the pixels a backbone sees: every format, one rule.
+
+The rule, which is part of every backbone's fingerprint (raise PREPROCESSING_VERSION when it
+changes): the first frame, turned by its EXIF orientation, alpha dropped, in RGB; reduced by the
+largest of 8, 4, 2 that leaves both sides at least as large as the target (JPEG by its DCT, others
+by box averages); then bilinear to the target without keeping the aspect ratio, sampled at
+x * width / target_width: what `tf.compat.v1.image.resize_bilinear` does, and so retrain.py and
+label_image.py.
+"""
+
+import io
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+PREPROCESSING_VERSION = 1
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+MAX_PIXELS = 100_000_000
+"""Pictures of more pixels are refused by their header: 100 Mpx is 300 MB once decoded."""
+
+_ORIENTATION_TAG = 0x0112
+_REDUCTIONS = (8, 4, 2)
+
+# The limit above is checked for every picture; Pillow's own warns at 89 Mpx.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class BadImage(Exception):
+    """A picture that gives no pixels: `status` is one of the contract's failures."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+def decode(data: bytes, width: int, height: int) -> npt.NDArray[np.uint8]:
+    """The picture in `data` as uint8 (height, width, 3) RGB. Raises BadImage."""
+    image = _open(data)
+    try:
+        return np.asarray(_pixels(image, width, height))
+    except Exception as error:
+        # Decoders meet hostile bytes and raise nearly anything; each is this picture's failure.
+        raise BadImage("corrupt", _one_line(error)) from error
+
+
+def _open(data: bytes) -> Image.Image:
+    """The picture with its header read, its format and size checked."""
+    if not data:
+        raise BadImage("empty", "the file has no bytes")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise BadImage("unsupported", f"not a {', '.join(FORMATS)} picture{_hint(data)}") from None
+    except Image.DecompressionBombError as error:
+        raise BadImage("too_large", _one_line(error)) from error
+    except Exception as error:  # as in decode()
+        raise BadImage("corrupt", _one_line(error)) from error
+    if image.width * image.height > MAX_PIXELS:
+        size = f"{image.width} x {image.height}"
+        raise BadImage("too_large", f"{size} is more than {MAX_PIXELS // 1_000_000} megapixels")
+    return image
+
+
+def _pixels(image: Image.Image, width: int, height: int) -> Image.Image:
+    orientation = _orientation(image)
+    # a picture lying on its side is reduced before it is turned
+    target = (height, width) if orientation >= 5 else (width, height)
+    factor = reduction(image.size, target)
+    if factor > 1 and image.format in ("JPEG", "MPO"):
+        image.draft("RGB", (image.width // factor, image.height // factor))
+    whole = image.size
+    rgb = to_rgb(image)
+    if factor > 1 and rgb.size == whole and image.format not in ("JPEG", "MPO"):
+        rgb = rgb.reduce(factor)
+    if orientation > 1:
+        rgb.getexif()[_ORIENTATION_TAG] = orientation
+        rgb = ImageOps.exif_transpose(rgb)
+    return resize(rgb, width, height)
+
+
+def reduction(size: tuple[int, int], target: tuple[int, int]) -> int:
+    """The factor, of 8, 4, 2 and 1, by which a picture is shrunk before it is resized."""
+    for factor in _REDUCTIONS:
+        if size[0] >= factor * target[0] and size[1] >= factor * target[1]:
+            return factor
+    return 1
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode to 8-bit RGB: 16-bit grey keeps its high byte, alpha is dropped."""
+    if image.mode.startswith("I"):
+        high = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255)
+        image = Image.fromarray(high.astype(np.uint8), "L")
+    return image.convert("RGB")
+
+
+def resize(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Bilinear as TensorFlow 1 does it: corners not aligned, no half-pixel shift, no antialias."""
+    if image.size == (width, height):
+        return image
+    across, down = image.width / width, image.height / height
+    if min(across, down) < 1:
+        image = _with_edge(image)
+    # Pillow asks for the centres of output pixels: + 0.5 in, - 0.5 out
+    matrix = (across, 0, 0.5 - across / 2, 0, down, 0.5 - down / 2)
+    return image.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+
+
+def _with_edge(image: Image.Image) -> Image.Image:
+    """The last column and row once more, for when enlarging samples beyond them."""
+    wider = Image.new("RGB", (image.width + 1, image.height + 1))
+    wider.paste(image.crop((image.width - 1, image.height - 1, image.width, image.height)), image.size)
+    wider.paste(image.crop((image.width - 1, 0, image.width, image.height)), (image.width, 0))
+    wider.paste(image.crop((0, image.height - 1, image.width, image.height)), (0, image.height))
+    wider.paste(image, (0, 0))
+    return wider
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # a broken EXIF block says nothing; the pixels may be fine
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _hint(data: bytes) -> str:
+    start = data[:256].lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return ": it is an HTML page"
+    if start.startswith((b"<?xml", b"<svg")):
+        return ": it is XML or SVG"
+    if start.startswith((b"ii*\0", b"mm\0*")):
+        return ": it is TIFF"
+    return ""
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{error}".split()) or type(error).__name__
