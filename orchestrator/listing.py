@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,39 +28,12 @@ Progress = Callable[[int, int | None], None]
 _THREADS = 32
 # What lies beside images in most buckets. Everything else is tried, whatever its name: the bytes
 # say what it is.
-_SIDECARS = [
-    ".avro",
-    ".cfg",
-    ".csv",
-    ".db",
-    ".gz",
-    ".htm",
-    ".html",
-    ".ini",
-    ".json",
-    ".jsonl",
-    ".log",
-    ".md",
-    ".mp4",
-    ".npy",
-    ".npz",
-    ".parquet",
-    ".pb",
-    ".pdf",
-    ".pkl",
-    ".py",
-    ".sh",
-    ".tar",
-    ".tfrecord",
-    ".toml",
-    ".tsv",
-    ".txt",
-    ".xml",
-    ".yaml",
-    ".yml",
-    ".zip",
-]
-_NOT_IMAGES = ("_SUCCESS", "LICENSE", "README", "Makefile")
+_OTHER_FILES = re.compile(
+    r"(^|/)(_SUCCESS|LICENSE|README|Makefile)$"
+    r"|\.(avro|cfg|csv|db|gz|html?|ini|jsonl?|log|md|mp4|np[yz]|parquet|pb|pdf|pkl|py|sh|tar|tfrecord"
+    r"|toml|tsv|txt|xml|ya?ml|zip)$",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -146,21 +120,17 @@ def _from_folder(
 
 
 def _image_files(store: Store, source: str, progress: Progress) -> list[ObjectInfo]:
-    found, passed_over = [], Counter[str]()
+    found, passed_over = [], 0
     for each in _existing(store, source):
-        name = each.key.rpartition("/")[2]
-        suffix = name[name.rfind(".") :].lower() if "." in name else ""
-        if name in _NOT_IMAGES or any(part.startswith(".") for part in each.key.split("/")):
-            passed_over["hidden or marker"] += 1
-        elif suffix in _SIDECARS:
-            passed_over[suffix] += 1
-        else:
-            found.append(each)
+        hidden = any(part.startswith(".") for part in each.key.split("/"))
+        if hidden or _OTHER_FILES.search(each.key):
+            passed_over += 1
+            continue
+        found.append(each)
         if len(found) % 1000 == 0:
             progress(len(found), None)
     if passed_over:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in passed_over.most_common())
-        log.info("passed over files that are no images: %s", kinds)
+        log.info("passed over %d files that are no images by their names", passed_over)
     return found
 
 

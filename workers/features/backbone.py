@@ -135,11 +135,15 @@ def _entry(name: str, module: Any) -> tuple[Callable[[Any], Any], Any]:
             signature = module.signatures[key]
             (argument, spec), *rest = signature.structured_input_signature[1].items()
             if _is_image(spec) and not rest:
-                return (lambda images: signature(**{argument: images})), spec
+                return _by_keyword(signature, argument), spec
     raise BackboneUnavailable(
         f"{name} has no function of one batch of images: it needs the TF Hub image feature "
         "vector interface"
     )
+
+
+def _by_keyword(signature: Any, argument: str) -> Callable[[Any], Any]:
+    return lambda images: signature(**{argument: images})
 
 
 def _is_image(spec: Any) -> bool:
