@@ -1,4 +1,4 @@
-"""Who does the work: a worker in this process."""
+"""Who does the work: workers behind a broker, or one in this process."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -6,11 +6,15 @@ from pkgutil import resolve_name
 from typing import Any
 
 from celery import Celery
+from kombu.exceptions import ChannelError, OperationalError
 
-from workers.contract.beats import IN_PROCESS, Beats
-from workers.contract.broker import configured
+from workers.contract.beats import Beats
+from workers.contract.broker import beats_of, configured, without_password
+from workers.contract.errors import NoBroker, StoreUnavailable
 from workers.contract.messages import Message
 from workers.contract.settings import MEMORY_BROKER
+from workers.storage import Store
+from workers.storage.beats import StoreBeats
 
 # Named, not imported: a worker brings TensorFlow, which an orchestrator need not have.
 _EMBEDDED_WORKER = "workers.embedded:EmbeddedWorker"
@@ -23,13 +27,51 @@ class Engine:
     app: Any
     beats: Beats
 
+    @property
+    def is_embedded(self) -> bool:
+        embedded: bool = self.app.conf.broker_url == MEMORY_BROKER
+        return embedded
+
     def send(self, message: Message) -> None:
-        self.app.send_task(message.task, args=[message.to_json()], queue=message.queue)
+        """Raises StoreUnavailable where the broker does not take it."""
+        try:
+            self.app.send_task(message.task, args=[message.to_json()], queue=message.queue, retry=False)
+        except (OperationalError, OSError) as error:
+            raise StoreUnavailable(f"the broker does not answer ({error})") from error
+
+    def waiting(self, queue: str) -> int:
+        """Messages that no worker has taken. Raises StoreUnavailable."""
+        try:
+            with self.app.connection_for_write() as connection:
+                declared = connection.default_channel.queue_declare(queue, passive=True)
+                return int(declared.message_count)
+        except ChannelError:
+            return 0
+        except (OperationalError, OSError) as error:
+            raise StoreUnavailable(f"the broker does not answer ({error})") from error
 
 
 @cache
-def open_engine() -> Engine:
-    """The process's engine. Raises NoWorker."""
+def _embedded() -> None:
     resolve_name(_EMBEDDED_WORKER)()
-    app = configured(Celery("retrain-orchestrator", set_as_current=False), MEMORY_BROKER)
-    return Engine(app, IN_PROCESS)
+
+
+def open_engine(broker_url: str, store: Store) -> Engine:
+    """Raises NoWorker without a broker and without TensorFlow, BadSetting, or NoBroker."""
+    app = configured(Celery("retrain-orchestrator", set_as_current=False), broker_url)
+    if broker_url == MEMORY_BROKER:
+        _embedded()
+    else:
+        _check_connection(app, broker_url)
+    return Engine(app, beats_of(broker_url) or StoreBeats(store))
+
+
+def _check_connection(app: Any, broker_url: str) -> None:
+    try:
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, timeout=10)
+    except (OperationalError, OSError) as error:
+        raise NoBroker(
+            f"no broker at {without_password(broker_url)} ({error}): start one, or leave out "
+            "--broker to work in this process"
+        ) from error

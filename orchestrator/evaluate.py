@@ -7,7 +7,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.engine import open_engine
 from orchestrator.listing import SplitRule, list_images, manifest_id
 from orchestrator.naming import named
 from orchestrator.pipeline import ExtractionOptions, Pipeline, write_manifest
@@ -23,6 +22,7 @@ from workers.storage import absolute, open_store
 class EvaluateRequest:
     source: str
     store: str
+    broker_url: str
     model: str = "latest"
     backbone: str | None = None
     split: str | None = None
@@ -46,7 +46,7 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     record = RunRecord(store, run_id, asked)
     record.stage("list", images=manifest.num_rows)
     write_manifest(store, listed, manifest)
-    pipeline = Pipeline(store, open_engine(), reporter, run_id, record)
+    pipeline = Pipeline.open(store, request.broker_url, reporter, record)
     backbone = describe_as_trained(pipeline, model, request.backbone)
     extraction = pipeline.extract(manifest, backbone, request.extraction)
     record.stage("evaluate")

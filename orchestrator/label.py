@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from orchestrator.engine import open_engine
 from orchestrator.naming import named
 from orchestrator.pipeline import Pipeline
 from orchestrator.progress import Reporter
@@ -17,6 +16,7 @@ from workers.storage import absolute, open_store
 class LabelRequest:
     images: tuple[str, ...]
     store: str
+    broker_url: str
     model: str = "latest"
     backbone: str | None = None
     top_k: int = 5
@@ -38,7 +38,7 @@ def label(request: LabelRequest, reporter: Reporter) -> list[dict[str, Any]]:
         [absolute(image) for image in request.images],
         min(request.top_k, len(model.labels)),
     )
-    pipeline = Pipeline(store, open_engine(), reporter, run_id, RunRecord(store, run_id, {}))
+    pipeline = Pipeline.open(store, request.broker_url, reporter, RunRecord(store, run_id, {}))
     with reporter.stage("labelling", len(request.images)):
         rows: list[dict[str, Any]] = pipeline.answer(message)
     return rows

@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -13,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator import features
-from orchestrator.dispatch import dispatch
-from orchestrator.engine import Engine
+from orchestrator.dispatch import Dispatch, Snapshot
+from orchestrator.engine import Engine, open_engine
 from orchestrator.planning import Plan, PlannedShard, plan
 from orchestrator.progress import Reporter
 from orchestrator.records import RunRecord
@@ -25,6 +27,7 @@ from workers.storage import Store
 from workers.storage.tables import write_table
 
 _MANIFEST_PART_ROWS = 65_536
+_WRITE_THREADS = 32
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class ExtractionOptions:
     shard_size: int = 1024
     batch_size: int | None = None
     max_failed_fraction: float = 0.05
+    retry_failed: bool = False
+    """Extract images anew that are known to have failed."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +85,32 @@ class Pipeline:
     store: Store
     engine: Engine
     reporter: Reporter
-    run_id: str
     record: RunRecord
 
+    @classmethod
+    def open(cls, store: Store, broker_url: str, reporter: Reporter, record: RunRecord) -> "Pipeline":
+        """Find who does the work; a run that was cancelled is taken up again."""
+        engine = open_engine(broker_url, store)
+        store.delete(layout.cancel_mark(record.run_id))
+        return cls(store, engine, reporter, record)
+
+    @property
+    def run_id(self) -> str:
+        return self.record.run_id
+
     def do(
-        self, messages: Iterable[Message], progress: Callable[[int], None] = lambda done: None
+        self,
+        messages: Sequence[Message],
+        units_of: Callable[[Message], int] = lambda message: 0,
+        progress: Callable[[int], None] = lambda units: None,
     ) -> None:
-        dispatch(self.engine, self.store, messages, progress=progress)
+        """Have tasks done; how far they are is told to the terminal and, now and then, the store."""
+
+        def show(snapshot: Snapshot) -> None:
+            progress(snapshot.units)
+            self.record.progress(snapshot)
+
+        Dispatch(self.engine, self.store, messages, len(messages), units_of, show).run()
 
     def answer(self, message: Message) -> Any:
         """The JSON that a task leaves as its result, which is then removed."""
@@ -110,16 +134,29 @@ class Pipeline:
         """
         known = features.shards_in(self.store, backbone.fingerprint)
         images = features.known_images(self.store, known)
+        if options.retry_failed:
+            images = images.filter(pc.equal(images.column("status"), schemas.OK))
         planned = plan(manifest, images, options.shard_size, known.keys())
         self._write_plan(planned)
-        self.record.stage("extract", plan=planned.id, shards=len(planned.shards))
+        self.record.stage(
+            "extract",
+            fingerprint=backbone.fingerprint,
+            plan=planned.id,
+            shards=len(planned.shards),
+            images_to_extract=planned.extracted,
+        )
         began = time.monotonic()
         if planned.new_shards:
             with self.reporter.stage("extracting features", planned.extracted) as update:
                 messages = [
                     self._message(planned, new, backbone, options) for new in planned.new_shards
                 ]
-                self.do(messages, lambda done: update(done, None))
+                sizes = {new.id: new.rows.num_rows for new in planned.new_shards}
+                self.do(
+                    messages,
+                    lambda message: sizes[message.shard] if isinstance(message, ExtractShard) else 0,
+                    lambda units: update(units, None),
+                )
                 update(planned.extracted, None)
         seconds = time.monotonic() - began
         return self._counted(planned, backbone, options, seconds)
@@ -139,9 +176,11 @@ class Pipeline:
         )
 
     def _write_plan(self, planned: Plan) -> None:
-        for shard in planned.shards:
-            key = layout.shard_rows(self.run_id, planned.id, shard.id)
-            write_table(self.store, key, shard.rows)
+        def write(shard: PlannedShard) -> None:
+            write_table(self.store, layout.shard_rows(self.run_id, planned.id, shard.id), shard.rows)
+
+        with ThreadPoolExecutor(_WRITE_THREADS, "plan") as pool:
+            deque(pool.map(write, planned.shards), maxlen=0)
 
     def _counted(
         self, planned: Plan, backbone: Backbone, options: ExtractionOptions, seconds: float

@@ -4,7 +4,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.engine import open_engine
 from orchestrator.listing import SplitRule, list_images, manifest_id
 from orchestrator.naming import named
 from orchestrator.pipeline import ExtractionOptions, Pipeline, write_manifest
@@ -20,6 +19,7 @@ from workers.storage import absolute, open_store
 class PredictRequest:
     source: str
     store: str
+    broker_url: str
     model: str = "latest"
     backbone: str | None = None
     """Where to load the model's backbone from, if not from where it was trained with."""
@@ -44,24 +44,26 @@ def predict(request: PredictRequest, reporter: Reporter) -> dict[str, Any]:
     )
     record.stage("list", images=manifest.num_rows)
     write_manifest(store, listed, manifest)
-    pipeline = Pipeline(store, open_engine(), reporter, run_id, record)
+    pipeline = Pipeline.open(store, request.broker_url, reporter, record)
     backbone = describe_as_trained(pipeline, model, request.backbone)
     extraction = pipeline.extract(manifest, backbone, request.extraction)
     job = f"{run_id}-{extraction.plan.id[:8]}"
     record.stage("score", job=job)
     with reporter.stage("scoring", len(extraction.plan.shards), "shards"):
         pipeline.do(
-            ScoreShard(
-                store.url,
-                run_id,
-                job,
-                extraction.plan.id,
-                shard.id,
-                backbone.fingerprint,
-                model.id,
-                min(request.top_k, len(model.labels)),
-            )
-            for shard in extraction.plan.shards
+            [
+                ScoreShard(
+                    store.url,
+                    run_id,
+                    job,
+                    extraction.plan.id,
+                    shard.id,
+                    backbone.fingerprint,
+                    model.id,
+                    min(request.top_k, len(model.labels)),
+                )
+                for shard in extraction.plan.shards
+            ]
         )
     result = {
         "job": job,

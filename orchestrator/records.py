@@ -1,13 +1,17 @@
 """What a store keeps of runs and models, as the orchestrator reads and writes it."""
 
 import json
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from orchestrator.dispatch import Snapshot
 from workers.contract import layout
 from workers.contract.errors import NoSuchModel, NoSuchRun, ObjectMissing
 from workers.storage import Store
+
+_PROGRESS_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -46,18 +50,50 @@ def read_metrics(store: Store, model_id: str) -> dict[str, Any]:
 
 
 class RunRecord:
-    """`runs/ID/run.json`: what the run was asked, how far it came, what it found."""
+    """`runs/ID/run.json`: what the run was asked, how far it came, what it found; and
+    `progress.json` beside it, while it runs."""
 
     def __init__(self, store: Store, run_id: str, asked: dict[str, Any]) -> None:
+        self.run_id = run_id
         self._store = store
-        self._key = layout.run_record(run_id)
         self._content = {"run_id": run_id, "started": _now(), **asked}
+        self._began_s = self._written_s = time.monotonic()
 
     def stage(self, stage: str, **found: Any) -> None:
         """Note the stage that begins, and what is known by now."""
         self._content |= {"stage": stage, "updated": _now(), **found}
-        data = json.dumps(self._content, indent=2, ensure_ascii=False) + "\n"
-        self._store.write(self._key, data.encode())
+        self._began_s = time.monotonic()
+        self._write(layout.run_record(self.run_id), self._content)
+
+    def progress(self, snapshot: Snapshot) -> None:
+        """Note how far the stage is; most calls write nothing."""
+        now = time.monotonic()
+        if now - self._written_s < _PROGRESS_EVERY_S:
+            return
+        self._written_s = now
+        rate = snapshot.units / (now - self._began_s)
+        images = self._content.get("images_to_extract", 0)
+        left_s = (images - snapshot.units) / rate if rate and images else None
+        content = {
+            "stage": self._content.get("stage"),
+            "updated": _now(),
+            "shards": {
+                "total": snapshot.total,
+                "done": snapshot.done,
+                "running": snapshot.running,
+                "waiting": snapshot.waiting,
+                "sent_again": snapshot.resent,
+            },
+            "images_done": snapshot.units,
+            "images_per_s": rate,
+            "seconds_left": left_s,
+            "workers": snapshot.workers,
+        }
+        self._write(layout.progress(self.run_id), content)
+
+    def _write(self, key: str, content: dict[str, Any]) -> None:
+        data = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        self._store.write(key, data.encode())
 
 
 def read_runs(store: Store) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.engine import open_engine
 from orchestrator.listing import SplitRule, check_labels, list_images, manifest_id
 from orchestrator.naming import named
 from orchestrator.pipeline import Backbone, Extraction, ExtractionOptions, Pipeline, write_manifest
@@ -21,6 +20,7 @@ from workers.storage import absolute, open_store
 class RunRequest:
     source: str
     store: str
+    broker_url: str
     backbone: str
     image_size_px: int | None = None
     split: SplitRule = field(default_factory=SplitRule)
@@ -49,7 +49,7 @@ def run(request: RunRequest, reporter: Reporter) -> dict[str, Any]:
     )
     record.stage("list", images=manifest.num_rows)
     write_manifest(store, listed, manifest)
-    pipeline = Pipeline(store, open_engine(), reporter, run_id, record)
+    pipeline = Pipeline.open(store, request.broker_url, reporter, record)
     backbone = pipeline.describe(request.backbone, request.image_size_px)
     extraction = pipeline.extract(manifest, backbone, request.extraction)
     model_id, train_seconds = _train(pipeline, request, listed, labels, backbone, extraction)

@@ -3,6 +3,7 @@
 from celery import Celery
 
 from workers.contract.broker import configured
+from workers.contract.settings import MEMORY_BROKER
 
 TASK_MODULES = (
     "workers.tasks.extract",
@@ -11,4 +12,5 @@ TASK_MODULES = (
     "workers.tasks.label",
 )
 
-app: Celery = configured(Celery("retrain", include=TASK_MODULES))
+# whoever starts a worker configures its broker
+app: Celery = configured(Celery("retrain", include=TASK_MODULES), MEMORY_BROKER)

@@ -13,6 +13,7 @@ from rich.console import Console
 from orchestrator.pipeline import ExtractionOptions
 from workers.contract.backbones import BACKBONES
 from workers.contract.errors import ExitCode, RetrainError
+from workers.contract.settings import MEMORY_BROKER
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -22,8 +23,20 @@ store_option = click.option(
     "--store",
     default=DEFAULT_STORE,
     show_default=True,
+    envvar="RETRAIN_STORE",
+    show_envvar=True,
     metavar="URI",
     help="Where features, models and predictions live: a folder or s3://BUCKET/PREFIX.",
+)
+broker_option = click.option(
+    "--broker",
+    "broker_url",
+    default=MEMORY_BROKER,
+    show_default=True,
+    envvar="RETRAIN_BROKER_URL",
+    show_envvar=True,
+    metavar="URL",
+    help="Where workers listen: redis://, rediss:// or amqp://. memory:// works in this process.",
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else."

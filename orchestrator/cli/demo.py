@@ -12,6 +12,7 @@ from orchestrator.predict import PredictRequest, predict
 from orchestrator.progress import Reporter
 from orchestrator.report import run_table
 from orchestrator.run import RunRequest, run
+from workers.contract.settings import MEMORY_BROKER
 
 _BACKBONE = "keras:InceptionV3?weights=none"
 _PER_LABEL, _UNSEEN_PER_LABEL = 40, 5
@@ -47,8 +48,8 @@ def _demo(folder: Path, as_json: bool) -> None:
     with reporter.stage("drawing", None, "pictures"):
         draw_pictures(folder, _PER_LABEL, _UNSEEN_PER_LABEL)
     store = str(folder / "store")
-    result = run(RunRequest(str(folder / TRAINING), store, _BACKBONE), reporter)
-    predicted = predict(PredictRequest(str(folder / UNSEEN), store), reporter)
+    result = run(RunRequest(str(folder / TRAINING), store, MEMORY_BROKER, _BACKBONE), reporter)
+    predicted = predict(PredictRequest(str(folder / UNSEEN), store, MEMORY_BROKER), reporter)
     rows = label(_unseen(folder, store), reporter)
     right = sum(Path(row["uri"]).name.startswith(f"{row['label']}-") for row in rows)
     if as_json:
@@ -71,4 +72,6 @@ def _demo(folder: Path, as_json: bool) -> None:
 
 
 def _unseen(folder: Path, store: str) -> LabelRequest:
-    return LabelRequest(tuple(str(path) for path in sorted((folder / UNSEEN).iterdir())), store)
+    return LabelRequest(
+        tuple(str(path) for path in sorted((folder / UNSEEN).iterdir())), store, MEMORY_BROKER
+    )

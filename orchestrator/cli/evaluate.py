@@ -3,6 +3,7 @@
 import click
 
 from orchestrator.cli.common import (
+    broker_option,
     console,
     extraction_options,
     finishes,
@@ -24,6 +25,7 @@ from workers.contract.schemas import SPLITS
 @click.command("evaluate")
 @click.argument("source")
 @store_option
+@broker_option
 @model_option
 @model_backbone_option
 @click.option(
@@ -38,6 +40,7 @@ from workers.contract.schemas import SPLITS
 def evaluate_command(
     source: str,
     store: str,
+    broker_url: str,
     model: str,
     backbone: str | None,
     split: str | None,
@@ -60,6 +63,7 @@ def evaluate_command(
     request = EvaluateRequest(
         source,
         store,
+        broker_url,
         model,
         backbone,
         split,

@@ -3,6 +3,7 @@
 import click
 
 from orchestrator.cli.common import (
+    broker_option,
     finishes,
     json_option,
     model_backbone_option,
@@ -19,6 +20,7 @@ from workers.contract.errors import BadSource
 @click.command("label")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @store_option
+@broker_option
 @model_option
 @model_backbone_option
 @top_option
@@ -27,6 +29,7 @@ from workers.contract.errors import BadSource
 def label_command(
     images: tuple[str, ...],
     store: str,
+    broker_url: str,
     model: str,
     backbone: str | None,
     top_k: int,
@@ -40,7 +43,7 @@ def label_command(
     retrain label rose.jpg
     retrain label a.jpg b.png --model latest --top 3
     """
-    rows = label(LabelRequest(images, store, model, backbone, top_k), Reporter())
+    rows = label(LabelRequest(images, store, broker_url, model, backbone, top_k), Reporter())
     if as_json:
         print_json({"images": rows})
     for row in rows if not as_json else []:

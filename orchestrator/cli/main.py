@@ -8,6 +8,7 @@ from orchestrator.cli.label import label_command
 from orchestrator.cli.predict import predict_command
 from orchestrator.cli.run import run_command
 from orchestrator.cli.status import status_command
+from orchestrator.cli.worker import worker_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -30,5 +31,6 @@ for command in (
     label_command,
     demo_command,
     status_command,
+    worker_command,
 ):
     main.add_command(command)

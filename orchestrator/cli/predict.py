@@ -3,6 +3,7 @@
 import click
 
 from orchestrator.cli.common import (
+    broker_option,
     console,
     extraction_options,
     finishes,
@@ -22,6 +23,7 @@ from orchestrator.report import predict_table
 @click.command("predict")
 @click.argument("source")
 @store_option
+@broker_option
 @model_option
 @model_backbone_option
 @top_option
@@ -31,6 +33,7 @@ from orchestrator.report import predict_table
 def predict_command(
     source: str,
     store: str,
+    broker_url: str,
     model: str,
     backbone: str | None,
     top_k: int,
@@ -49,7 +52,7 @@ def predict_command(
     retrain predict s3://photos/tonight/ --store s3://features/flowers --model latest
     """
     options = ExtractionOptions(shard_size, extract_batch_size, max_failed_fraction)
-    request = PredictRequest(source, store, model, backbone, top_k, options)
+    request = PredictRequest(source, store, broker_url, model, backbone, top_k, options)
     result = predict(request, Reporter())
     if as_json:
         print_json(result)

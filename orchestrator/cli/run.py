@@ -6,6 +6,7 @@ import click
 
 from orchestrator.cli.common import (
     BACKBONE_HELP,
+    broker_option,
     console,
     extraction_options,
     finishes,
@@ -25,6 +26,7 @@ from workers.contract.backbones import DEFAULT
 @click.command("run")
 @click.argument("source")
 @store_option
+@broker_option
 @click.option(
     "--backbone", default=DEFAULT, show_default=True, metavar="NAME|HANDLE|PATH", help=BACKBONE_HELP
 )
@@ -68,6 +70,7 @@ from workers.contract.backbones import DEFAULT
 def run_command(
     source: str,
     store: str,
+    broker_url: str,
     backbone: str,
     image_size_px: int | None,
     shard_size: int,
@@ -94,6 +97,7 @@ def run_command(
     request = RunRequest(
         source,
         store,
+        broker_url,
         backbone,
         image_size_px,
         SplitRule(validation_percentage, testing_percentage, split_root),

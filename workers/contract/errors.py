@@ -70,6 +70,12 @@ class BadManifest(BadSource):
     """The manifest file cannot be used."""
 
 
+class BadSetting(Permanent):
+    """An environment variable or option has a value that does not fit."""
+
+    exit_code = ExitCode.USAGE
+
+
 class BadMessage(Permanent):
     """A task message does not fit the contract."""
 
@@ -108,6 +114,26 @@ class NoWorker(Permanent):
     """Nothing here can run the tasks."""
 
     exit_code = ExitCode.FLEET
+
+
+class NoBroker(Permanent):
+    """The broker does not answer, or its URL is wrong."""
+
+    exit_code = ExitCode.FLEET
+
+
+class HandedBack(Retryable):
+    """The worker is shutting down: somebody else does the task."""
+
+
+class RunCancelled(Permanent):
+    """The run was cancelled with `retrain cancel`."""
+
+
+class NotAllowed(Permanent):
+    """A worker was told of a place that it is not configured for."""
+
+    exit_code = ExitCode.STORE
 
 
 class TaskFailed(Permanent):

@@ -71,13 +71,32 @@ def shard_rows(run_id: str, plan: str, shard: str) -> str:
     return f"{plan_prefix(run_id, plan)}{shard}.parquet"
 
 
+def cancel_mark(run_id: str) -> str:
+    """Its presence asks everybody to leave the run."""
+    return run(run_id, "cancelled")
+
+
+def progress(run_id: str) -> str:
+    """How far the run is, as its orchestrator last saw it."""
+    return run(run_id, "progress.json")
+
+
+def suspects(run_id: str, shard: str) -> str:
+    """What a shard that killed its worker was about to do, while the image is looked for."""
+    return run(run_id, f"suspects/{shard}.json")
+
+
 def failed_images(run_id: str) -> str:
     return run(run_id, "failures.csv")
 
 
+def task_failures_prefix(run_id: str) -> str:
+    return run(run_id, "failed-tasks/")
+
+
 def task_failure(run_id: str, task: str) -> str:
     """Why a task of the run failed for good."""
-    return run(run_id, f"failed-tasks/{task}.json")
+    return f"{task_failures_prefix(run_id)}{task}.json"
 
 
 def reply(run_id: str, task: str) -> str:

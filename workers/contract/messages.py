@@ -3,6 +3,7 @@
 A message class knows the name and the queue of its task; both sides send and register by these.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from types import UnionType
 from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
@@ -40,6 +41,10 @@ class Message:
 
     def beat_name(self) -> str:
         return f"{self.run_id}/{self.name_in_run()}"
+
+    def is_cancelled(self, exists: Callable[[str], bool]) -> bool:
+        """Whether the run was cancelled, asked of its store."""
+        return exists(layout.cancel_mark(self.run_id))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -102,6 +107,8 @@ class ExtractShard(Message):
     image_size_px: int | None
     fingerprint: str
     batch_size: int | None = None
+    attempt: int = 0
+    """How often a worker died of this shard."""
 
     def name_in_run(self) -> str:
         return f"extract-{self.shard}"

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 OK: Final = "ok"
 # A bad image stays bad as long as its bytes do not change ...
-LASTING_FAILURES: Final = ("empty", "unsupported", "corrupt", "too_large", "non_finite")
+LASTING_FAILURES: Final = ("empty", "unsupported", "corrupt", "too_large", "non_finite", "crashed")
 # ... while these may be gone the next time, so a later run tries them again.
 PASSING_FAILURES: Final = ("missing", "changed", "denied")
 

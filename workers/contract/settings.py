@@ -8,6 +8,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from workers.contract.errors import BadSetting
+
 MEMORY_BROKER = "memory://"
 
 
@@ -15,22 +17,58 @@ MEMORY_BROKER = "memory://"
 class Settings:
     broker_url: str = MEMORY_BROKER
     """RETRAIN_BROKER_URL: memory:// runs the tasks in the command's own process."""
+    queues: tuple[str, ...] = ()
+    """RETRAIN_QUEUES: what a worker listens to, comma separated; none: every queue."""
+    allow: tuple[str, ...] = ()
+    """RETRAIN_ALLOW: URL prefixes a worker may read and write under, comma separated; none: any."""
     cache_dir: Path = Path("~/.cache/retrain")
     """RETRAIN_CACHE_DIR: where backbones that live in a bucket are kept on disk."""
     decode_threads: int = 0
     """RETRAIN_DECODE_THREADS: threads that fetch and decode images; 0: four for each core."""
+    drain_s: float = 30.0
+    """RETRAIN_DRAIN_S: how long a worker told to stop may go on with its task."""
+    heartbeat_file: Path | None = None
+    """RETRAIN_HEARTBEAT_FILE: touched every few seconds by a worker that is ready."""
+    store_patience_s: float = 300.0
+    """RETRAIN_STORE_PATIENCE_S: how long a store that does not answer is asked again."""
+    allow_http_models: bool = False
+    """RETRAIN_ALLOW_HTTP_MODELS: fetch backbones over http:// too; they run as code."""
 
     @classmethod
     def from_environment(cls) -> "Settings":
-        environment = os.environ
+        """Raises BadSetting where a value does not parse."""
         return cls(
-            broker_url=environment.get("RETRAIN_BROKER_URL", cls.broker_url),
-            cache_dir=Path(environment.get("RETRAIN_CACHE_DIR", cls.cache_dir)).expanduser(),
-            decode_threads=int(environment.get("RETRAIN_DECODE_THREADS", cls.decode_threads)),
+            broker_url=_get("RETRAIN_BROKER_URL") or cls.broker_url,
+            queues=_list("RETRAIN_QUEUES"),
+            allow=_list("RETRAIN_ALLOW"),
+            cache_dir=Path(_get("RETRAIN_CACHE_DIR") or cls.cache_dir).expanduser(),
+            decode_threads=int(_number("RETRAIN_DECODE_THREADS", cls.decode_threads)),
+            drain_s=_number("RETRAIN_DRAIN_S", cls.drain_s),
+            heartbeat_file=Path(_get("RETRAIN_HEARTBEAT_FILE"))
+            if _get("RETRAIN_HEARTBEAT_FILE")
+            else None,
+            store_patience_s=_number("RETRAIN_STORE_PATIENCE_S", cls.store_patience_s),
+            allow_http_models=_get("RETRAIN_ALLOW_HTTP_MODELS").lower() in ("1", "true", "yes"),
         )
 
     def fetch_concurrency(self) -> int:
         return self.decode_threads or 4 * (os.cpu_count() or 1)
+
+
+def _get(name: str) -> str:
+    return os.environ.get(name, "").strip()
+
+
+def _list(name: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in _get(name).split(",") if part.strip())
+
+
+def _number(name: str, default: float) -> float:
+    text = _get(name)
+    try:
+        return float(text) if text else default
+    except ValueError:
+        raise BadSetting(f"{name}={text!r} is no number") from None
 
 
 def quiet_tensorflow() -> bool:

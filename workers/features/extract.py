@@ -52,6 +52,19 @@ def extract(
     An image that cannot be read or decoded is a row with a status and a reason. Raises
     StoreUnavailable where the store does not answer: then nothing is known of the image.
     """
+    found = compute(images, backbone, batch_size=batch_size, threads=threads, progress=progress)
+    return table(images, *found)
+
+
+def compute(
+    images: Sequence[Image],
+    backbone: Network,
+    *,
+    batch_size: int,
+    threads: int,
+    progress: Progress = lambda done, total: None,
+) -> tuple[Floats, dict[int, BadImage]]:
+    """float32 (N, D) features, zeros where an image failed, and the failures by row."""
     features = np.zeros((len(images), backbone.feature_size), np.float32)
     failures: dict[int, BadImage] = {}
     batch: list[tuple[int, Pixels]] = []
@@ -74,7 +87,7 @@ def extract(
         if batch:
             run_batch()
     progress(len(images), len(images))
-    return _table(images, features, failures)
+    return features, failures
 
 
 def _in_order(
@@ -113,7 +126,8 @@ def _fetch_same(image: Image) -> Blob:
     return blob
 
 
-def _table(images: Sequence[Image], features: Floats, failures: dict[int, BadImage]) -> pa.Table:
+def table(images: Sequence[Image], features: Floats, failures: dict[int, BadImage]) -> pa.Table:
+    """The feature shard of what `compute` found."""
     for row in np.flatnonzero(~np.isfinite(features).all(axis=1)):
         failures[int(row)] = BadImage("non_finite", "the backbone gives infinite or undefined values")
     good = np.ones(len(images), bool)

@@ -38,6 +38,11 @@ def find(name: str) -> SavedModelFolder | KerasApplication:
         return SavedModelFolder(_from_hub(BACKBONES[name].handle))
     if name.startswith("s3://"):
         return SavedModelFolder(_from_store(name))
+    if name.startswith("http://") and not Settings.from_environment().allow_http_models:
+        raise BackboneUnavailable(
+            f"{name}: a model runs as code, so it is fetched over https:// alone; set "
+            "RETRAIN_ALLOW_HTTP_MODELS=1 to trust this network"
+        )
     if name.startswith(_HUB_SCHEMES):
         return SavedModelFolder(_from_hub(name))
     path = Path(name.removeprefix("file://")).expanduser()

@@ -1,31 +1,44 @@
 """Folders and buckets behind one interface: `open_store(url)` and `fetch(uri)`."""
 
+import os
 from pathlib import Path
 
-from workers.contract.errors import BadSource
+from workers.contract.errors import BadSource, NotAllowed
+from workers.contract.settings import Settings
 from workers.storage.base import Blob, ObjectInfo, Store
 from workers.storage.local import LocalStore
 from workers.storage.s3 import S3Store
 
-__all__ = ["Blob", "ObjectInfo", "Store", "absolute", "fetch", "info", "open_store"]
+__all__ = ["Blob", "ObjectInfo", "Store", "absolute", "fetch", "info", "open_store", "restrict"]
 
 
-def open_store(url: str) -> Store:
+_allowed: tuple[str, ...] = ()
+
+
+def restrict(prefixes: tuple[str, ...]) -> None:
+    """From now on, this process opens only what lies at or below one of these URLs or folders."""
+    global _allowed
+    _allowed = tuple(absolute(prefix).rstrip("/") for prefix in prefixes)
+
+
+def open_store(url: str, patience_s: float | None = None) -> Store:
     """A store at `s3://bucket/prefix`, `file:///path` or a path.
 
-    Raises BadSource for a scheme that is none of these.
+    patience_s: how long a bucket that does not answer is asked again; None: the environment's.
+    Raises BadSource for a scheme that is none of these, and NotAllowed past `restrict`.
     """
     scheme, separator, rest = url.partition("://")
-    if not separator:
-        return LocalStore(url)
-    if scheme == "file":
-        return LocalStore(rest)
-    if scheme == "s3":
+    if not separator or scheme == "file":
+        store: Store = LocalStore(rest if separator else url)
+    elif scheme == "s3":
         bucket, _, prefix = rest.partition("/")
         if not bucket:
             raise BadSource(f"{url} names no bucket: write s3://BUCKET/PREFIX")
-        return S3Store(bucket, prefix)
-    raise BadSource(f"{url}: no store for {scheme}://; use a folder or s3://BUCKET/PREFIX")
+        store = S3Store(bucket, prefix, _patience(patience_s))
+    else:
+        raise BadSource(f"{url}: no store for {scheme}://; use a folder or s3://BUCKET/PREFIX")
+    _check(store.url)
+    return store
 
 
 def absolute(uri: str, base: str = "") -> str:
@@ -54,8 +67,21 @@ def info(uri: str) -> ObjectInfo:
 
 
 def _split(uri: str) -> tuple[Store, str]:
+    _check(uri)
     if uri.startswith("s3://"):
         bucket, _, key = uri.removeprefix("s3://").partition("/")
-        return S3Store(bucket, ""), key
+        return S3Store(bucket, "", _patience(None)), key
     path = Path(uri.removeprefix("file://"))
     return LocalStore(path.parent), path.name
+
+
+def _check(address: str) -> None:
+    place = absolute(os.path.normpath(address) if "://" not in address else address)
+    if _allowed and not any(place == each or place.startswith(f"{each}/") for each in _allowed):
+        raise NotAllowed(
+            f"{address} is not below {', '.join(_allowed)}, which this worker may use (--allow)"
+        )
+
+
+def _patience(asked_s: float | None) -> float:
+    return Settings.from_environment().store_patience_s if asked_s is None else asked_s

@@ -4,11 +4,15 @@ Endpoint, region and credentials come from AWS's own sources (AWS_ENDPOINT_URL_S
 instance roles): this module reads no setting of its own.
 """
 
+import logging
 import os
+import random
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from workers.contract.errors import ObjectMissing, RetrainError, StoreDenied, StoreUnavailable
 from workers.storage.base import Blob, ObjectInfo
@@ -16,7 +20,13 @@ from workers.storage.base import Blob, ObjectInfo
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+log = logging.getLogger("retrain.storage")
+
+T = TypeVar("T")
+
 MAX_CONNECTIONS = 64
+_LISTING_THREADS = 16
+_LONGEST_WAIT_S = 20.0
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 _PASSING = {
@@ -63,7 +73,7 @@ def _make_client() -> "S3Client":
         return boto3.session.Session().client(
             "s3",
             config=Config(
-                retries={"mode": "standard", "total_max_attempts": 6},
+                retries={"mode": "standard", "total_max_attempts": 3},
                 max_pool_connections=MAX_CONNECTIONS,
                 connect_timeout=5,
                 read_timeout=60,
@@ -76,33 +86,37 @@ def _make_client() -> "S3Client":
 
 
 class S3Store:
-    """Objects below `s3://bucket/prefix`; one object is one PUT, which S3 makes atomic."""
+    """Objects below `s3://bucket/prefix`; one object is one PUT, which S3 makes atomic.
 
-    def __init__(self, bucket: str, prefix: str) -> None:
+    Where the store does not answer or asks to slow down, a call waits, longer each time, and tries
+    again until `patience_s` is over.
+    """
+
+    def __init__(self, bucket: str, prefix: str, patience_s: float) -> None:
         self.bucket = bucket
         self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self.url = f"s3://{bucket}/{self.prefix}".rstrip("/")
+        self._patience_s = patience_s
 
     def uri(self, key: str) -> str:
         return f"s3://{self.bucket}/{self.prefix}{key}"
 
     def objects(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        pages = client().get_paginator("list_objects_v2")
-        with _translated(self.uri(prefix)):
-            for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix + prefix):
-                for found in page.get("Contents", []):
-                    if not found["Key"].endswith("/"):
-                        key = found["Key"][len(self.prefix) :]
-                        yield ObjectInfo(key, found["Size"], found["ETag"].strip('"'))
+        """Folders below the prefix are listed at the same time: a listing is serial within one."""
+        folders = []
+        for page in self._pages(prefix, Delimiter="/"):
+            yield from self._infos(page)
+            folders += [found["Prefix"] for found in page.get("CommonPrefixes", [])]
+        with ThreadPoolExecutor(_LISTING_THREADS, "list") as pool:
+            for infos in pool.map(self._whole_folder, folders):
+                yield from infos
 
     def folders(self) -> list[str]:
-        pages = client().get_paginator("list_objects_v2")
-        with _translated(self.url):
-            return sorted(
-                found["Prefix"][len(self.prefix) :].rstrip("/")
-                for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix, Delimiter="/")
-                for found in page.get("CommonPrefixes", [])
-            )
+        return sorted(
+            found["Prefix"][len(self.prefix) :].rstrip("/")
+            for page in self._pages("", Delimiter="/")
+            for found in page.get("CommonPrefixes", [])
+        )
 
     def fetch(self, key: str) -> Blob:
         return self._get(key)
@@ -114,13 +128,11 @@ class S3Store:
         return self._get(key, Range=f"bytes={start}-{start + length - 1}").data
 
     def info(self, key: str) -> ObjectInfo:
-        with _translated(self.uri(key)):
-            head = client().head_object(Bucket=self.bucket, Key=self.prefix + key)
+        head = self._call(key, lambda s3: s3.head_object(Bucket=self.bucket, Key=self.prefix + key))
         return ObjectInfo(key, head["ContentLength"], head["ETag"].strip('"'))
 
     def write(self, key: str, data: bytes) -> None:
-        with _translated(self.uri(key)):
-            client().put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data)
+        self._call(key, lambda s3: s3.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data))
 
     def exists(self, key: str) -> bool:
         try:
@@ -130,13 +142,49 @@ class S3Store:
         return True
 
     def delete(self, key: str) -> None:
-        with _translated(self.uri(key)):
-            client().delete_object(Bucket=self.bucket, Key=self.prefix + key)
+        self._call(key, lambda s3: s3.delete_object(Bucket=self.bucket, Key=self.prefix + key))
 
     def _get(self, key: str, **more: Any) -> Blob:
-        with _translated(self.uri(key)):
-            answer = client().get_object(Bucket=self.bucket, Key=self.prefix + key, **more)
+        def get(s3: "S3Client") -> Blob:
+            answer = s3.get_object(Bucket=self.bucket, Key=self.prefix + key, **more)
             return Blob(answer["Body"].read(), answer["ETag"].strip('"'))
+
+        return self._call(key, get)
+
+    def _whole_folder(self, full_prefix: str) -> list[ObjectInfo]:
+        pages = self._pages(full_prefix[len(self.prefix) :])
+        return [info for page in pages for info in self._infos(page)]
+
+    def _infos(self, page: Any) -> Iterator[ObjectInfo]:
+        for found in page.get("Contents", []):
+            if not found["Key"].endswith("/"):
+                key = found["Key"][len(self.prefix) :]
+                yield ObjectInfo(key, found["Size"], found["ETag"].strip('"'))
+
+    def _pages(self, prefix: str, **more: Any) -> Iterator[Any]:
+        """Every page of a listing; each is asked for again on its own."""
+        while True:
+            page = self._call(
+                prefix,
+                lambda s3: s3.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix + prefix, **more),
+            )
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            more["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _call(self, key: str, work: "Callable[[S3Client], T]") -> T:
+        name, deadline_s, wait_s = self.uri(key), time.monotonic() + self._patience_s, 0.5
+        while True:
+            try:
+                with _translated(name):
+                    return work(client())
+            except StoreUnavailable as error:
+                if time.monotonic() + wait_s > deadline_s:
+                    raise
+                log.warning("%s; again in about %.0f s", error, wait_s)
+            time.sleep(wait_s * random.uniform(0.5, 1.5))
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
 
 @contextmanager

@@ -1,41 +1,31 @@
-"""What every task does around its work: parse, skip what is done, retry, report."""
+"""What every task does around its work: parse, skip what is done, beat, report."""
 
 import json
 import logging
-import random
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 from workers.app import app
-from workers.contract.beats import DONE, FAILED, IN_PROCESS, RUNNING, Beat, Beats
-from workers.contract.errors import RetrainError, Retryable, to_record
+from workers.contract.beats import BEAT_EVERY_S, DONE, FAILED, HANDED_BACK, RUNNING, Beats
+from workers.contract.broker import beats_of
+from workers.contract.errors import (
+    HandedBack,
+    RetrainError,
+    StoreUnavailable,
+    to_record,
+)
 from workers.contract.messages import Message
 from workers.storage import Store, open_store
+from workers.storage.beats import StoreBeats
+from workers.tasks.pulse import Pulse, worker_name
 
 log = logging.getLogger("retrain.worker")
 
 M = TypeVar("M", bound=Message)
-
-_ATTEMPTS = 6
-_FIRST_WAIT_S = 0.5
-
-
-@dataclass
-class Pulse:
-    """The beats of one task."""
-
-    task: str
-    beats: Beats
-    count: int = 0
-
-    def progress(self, done: int, total: int) -> None:
-        self.count += 1
-        self.beats.send(self.task, Beat(RUNNING, done=done, total=total, count=self.count))
-
-    def end(self, state: str) -> None:
-        self.beats.send(self.task, Beat(state))
 
 
 @dataclass(frozen=True)
@@ -53,47 +43,63 @@ def task(
 
     def register(work: Callable[[M, Context], None]) -> Callable[[M, Context], None]:
         def run(payload: Any) -> None:
-            perform(message_type.from_json(payload), work, IN_PROCESS)
+            perform(message_type.from_json(payload), work)
 
-        app.task(run, name=message_type.task)
+        app.task(run, name=message_type.task, Request="workers.tasks.loss:TellingRequest")
         return work
 
     return register
 
 
-def perform(message: M, work: Callable[[M, Context], None], beats: Beats) -> None:
+def perform(message: M, work: Callable[[M, Context], None]) -> None:
     """Do the work unless its result is there; whatever goes wrong is told, never raised."""
-    pulse = Pulse(message.beat_name(), beats)
-    pulse.progress(0, 0)
-    try:
-        _with_retries(message, work, pulse)
-    except Exception as error:
-        if not isinstance(error, RetrainError):
-            log.exception("%s failed", message.beat_name())
-        _tell(message, error)
-        pulse.end(FAILED)
-    else:
-        pulse.end(DONE)
-
-
-def _with_retries(message: M, work: Callable[[M, Context], None], pulse: Pulse) -> None:
     store = open_store(message.store)
-    for attempt in range(_ATTEMPTS):
+    beats = _beats(app.conf.broker_url, os.getpid()) or StoreBeats(store)
+    if _is_running_elsewhere(message, beats):
+        log.info("%s: another worker is at it", message.beat_name())
+        return
+    with Pulse(message, beats, store) as pulse:
         try:
-            if not store.exists(message.result_key()):
+            if not store.exists(message.result_key()) and not message.is_cancelled(store.exists):
                 work(message, Context(store, pulse.progress))
-            return
-        except Retryable as error:
-            if attempt == _ATTEMPTS - 1:
-                raise
-            wait_s = _FIRST_WAIT_S * 2**attempt * random.uniform(0.5, 1.5)
-            log.warning("%s: %s; again in %.1f s", message.beat_name(), error, wait_s)
-            time.sleep(wait_s)
+        except HandedBack:
+            log.info("%s: handed back", message.beat_name())
+            pulse.end(HANDED_BACK)
+        except Exception as error:
+            if not isinstance(error, RetrainError):
+                log.exception("%s failed", message.beat_name())
+            _tell(message, store, error)
+            pulse.end(FAILED)
+        else:
+            pulse.end(DONE)
 
 
-def _tell(message: Message, error: Exception) -> None:
+@cache
+def _beats(broker_url: str, process: int) -> Beats | None:
+    """Made once in a process: its connections do not survive a fork."""
+    return beats_of(broker_url)
+
+
+def _is_running_elsewhere(message: Message, beats: Beats) -> bool:
+    """Whether another worker's beats for this task go on: a beat may be a dead worker's last."""
+    name = message.beat_name()
+    first = None
+    for _ in range(int(2 * BEAT_EVERY_S) + 2):
+        try:
+            beat = beats.latest([name]).get(name)
+        except StoreUnavailable:
+            return False
+        if beat is None or beat.state != RUNNING or beat.worker == worker_name():
+            return False
+        if beats.expire or (first is not None and beat.count != first.count):
+            return True
+        first = beat
+        time.sleep(1)
+    return False
+
+
+def _tell(message: Message, store: Store, error: Exception) -> None:
     try:
-        record = json.dumps(to_record(error)).encode()
-        open_store(message.store).write(message.failure_key(), record)
+        store.write(message.failure_key(), json.dumps(to_record(error)).encode())
     except RetrainError as store_error:
         log.error("%s: %s (and the store took no note: %s)", message.beat_name(), error, store_error)

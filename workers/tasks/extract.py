@@ -7,11 +7,14 @@ import pyarrow as pa
 from workers.contract import layout
 from workers.contract.messages import DescribeBackbone, ExtractShard
 from workers.contract.settings import Settings
+from workers.features.careful import Journal, extract_carefully
 from workers.features.extract import Image, extract
 from workers.storage.tables import read_table, write_table
 from workers.tasks.base import Context, task
 
 DEFAULT_BATCH_SIZE = 32
+CAREFUL_FROM = 2
+"""Attempts that lost their worker before the image that does it is looked for: one may be chance."""
 
 
 @task(DescribeBackbone)
@@ -28,13 +31,16 @@ def extract_shard(message: ExtractShard, context: Context) -> None:
 
     rows = read_table(context.store, layout.shard_rows(message.run_id, message.plan, message.shard))
     images = distinct_images(rows)
-    table = extract(
-        images,
-        load(message.backbone, message.image_size_px, message.fingerprint),
-        batch_size=message.batch_size or DEFAULT_BATCH_SIZE,
-        threads=Settings.from_environment().fetch_concurrency(),
-        progress=context.progress,
-    )
+    backbone = load(message.backbone, message.image_size_px, message.fingerprint)
+    options = {
+        "batch_size": message.batch_size or DEFAULT_BATCH_SIZE,
+        "threads": Settings.from_environment().fetch_concurrency(),
+    }
+    if message.attempt < CAREFUL_FROM:
+        table = extract(images, backbone, progress=context.progress, **options)
+    else:
+        journal = Journal.open(context.store, layout.suspects(message.run_id, message.shard))
+        table = extract_carefully(images, backbone, journal, progress=context.progress, **options)
     assert table.num_rows == len(images), "rows out = rows in"
     write_table(context.store, message.result_key(), table)
 

@@ -1,0 +1,146 @@
+"""A worker of a fleet: a main process that listens, and one process that works.
+
+The work is in a process of its own, so that a picture which crashes its decoder, or takes all memory,
+ends that process alone; it is started again, and the orchestrator is told at once.
+"""
+
+import logging
+import os
+import platform
+import signal
+import socket
+import sys
+import threading
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from celery import bootsteps, signals
+
+from workers import drain, storage
+from workers.app import app
+from workers.contract.beats import BEAT_EVERY_S, Beats, WorkerInfo
+from workers.contract.broker import beats_of, configured, without_password
+from workers.contract.errors import BadSetting, NoWorker, RetrainError
+from workers.contract.messages import EXTRACT_QUEUE, QUEUES, TRAIN_QUEUE
+from workers.contract.settings import Settings
+
+log = logging.getLogger("retrain.worker")
+
+_GREET_EVERY_S = 10.0
+_STOPPED_AT_ONCE = 128 + signal.SIGTERM
+
+
+def run_worker(settings: Settings) -> int:
+    """Listen until told to stop; returns the exit code.
+
+    SIGTERM: the task at hand is finished, or handed back after `drain_s`; a second one stops at once.
+    Raises BadSetting for an unknown queue, NoWorker where a queue's tasks cannot run here.
+    """
+    queues = list(settings.queues or QUEUES)
+    _check(queues)
+    configured(app, settings.broker_url)
+    storage.restrict(settings.allow)
+    beats = beats_of(settings.broker_url)
+    if settings.heartbeat_file:
+        _Heartbeat.file = settings.heartbeat_file
+        app.steps["worker"].add(_Heartbeat)
+    _connect_signals(settings)
+    worker = app.Worker(
+        hostname=f"retrain@{socket.gethostname()}-{os.getpid()}",
+        pool="prefork",
+        concurrency=1,
+        queues=queues,
+        loglevel="WARNING",
+        quiet=True,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    if beats is not None:
+        info = WorkerInfo(worker.hostname, queues, gpus(), _versions())
+        threading.Thread(target=_greet, args=(beats, info), name="greet", daemon=True).start()
+    log.info("listening to %s at %s", ", ".join(queues), without_password(settings.broker_url))
+    worker.start()
+    log.info("stopped")
+    return int(worker.exitcode or 0)
+
+
+def gpus() -> int:
+    """GPUs of this machine, found without TensorFlow, which must not be loaded before a fork."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def _check(queues: list[str]) -> None:
+    for queue in queues:
+        if queue not in QUEUES:
+            raise BadSetting(f"no queue {queue!r}: there are {', '.join(QUEUES)}")
+    if find_spec("tensorflow") is None and {EXTRACT_QUEUE, TRAIN_QUEUE} & set(queues):
+        raise NoWorker(
+            "no TensorFlow here for the queues extract and train: pip install 'retrain[worker]', "
+            "or listen to --queues score alone"
+        )
+
+
+def _connect_signals(settings: Settings) -> None:
+    def begin_drain(**_: Any) -> None:
+        drain.begin(settings.drain_s)
+        signal.signal(signal.SIGTERM, _stop_at_once)
+        log.info("stopping: %g s to finish the task at hand", settings.drain_s)
+
+    # connected at all, it keeps Celery from setting up logs of its own
+    signals.setup_logging.connect(_logs_are_set_up, weak=False)
+    signals.worker_shutting_down.connect(begin_drain, weak=False)
+
+
+def _logs_are_set_up(**_: Any) -> None:
+    pass
+
+
+def _stop_at_once(number: int, frame: FrameType | None) -> None:
+    from billiard import active_children
+
+    for child in active_children():
+        os.kill(child.pid, signal.SIGKILL)
+    os._exit(_STOPPED_AT_ONCE)
+
+
+class _Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Touches a file from the worker's main loop, for a probe to look at."""
+
+    requires = {"celery.worker.components:Timer"}  # noqa: RUF012
+    file = Path()
+
+    def start(self, worker: Any) -> None:
+        worker.timer.call_repeatedly(BEAT_EVERY_S, self.file.touch)
+
+
+def _greet(beats: Beats, info: WorkerInfo) -> None:
+    pause = threading.Event()
+    while True:
+        try:
+            beats.greet(info)
+        except RetrainError as error:
+            log.warning("%s", error)
+        pause.wait(_GREET_EVERY_S)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("retrain", "tensorflow", "pillow"):
+        if find_spec("PIL" if package == "pillow" else package) or package == "retrain":
+            found[package] = version(package)
+    return found
+
+
+def configure_logs() -> None:
+    """Log lines on stderr, from every process of the worker."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(processName)s %(message)s",
+    )
+    for noisy in ("celery", "kombu", "amqp"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,35 @@
+"""Telling the orchestrator at once that a task's process died, from the main process."""
+
+import logging
+from typing import Any
+
+from celery.exceptions import WorkerLostError
+from celery.worker.request import Request
+
+from workers.contract.beats import LOST, Beat
+from workers.contract.broker import beats_of
+from workers.contract.errors import RetrainError
+from workers.contract.messages import MESSAGES
+
+log = logging.getLogger("retrain.worker")
+
+
+class TellingRequest(Request):  # type: ignore[misc]
+    """Celery's own bookkeeping of a task in the main process, and one more beat."""
+
+    def on_failure(self, exc_info: Any, *args: Any, **options: Any) -> Any:
+        error = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(error, WorkerLostError | SystemExit):
+            self._tell(error)
+        return super().on_failure(exc_info, *args, **options)
+
+    def _tell(self, error: BaseException) -> None:
+        log.error("%s: its process died: %s", self.task.name, error)
+        beats = beats_of(self.app.conf.broker_url)
+        kind = next(each for each in MESSAGES if each.task == self.task.name)
+        try:
+            message = kind.from_json(self.args[0])
+            if beats is not None:
+                beats.send(message.beat_name(), Beat(LOST, queue=message.queue))
+        except RetrainError as unheard:
+            log.warning("nobody was told: %s", unheard)

@@ -1,0 +1,82 @@
+"""The beats of one running task, sent beside its work."""
+
+import logging
+import os
+import socket
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from workers.contract.beats import BEAT_EVERY_S, RUNNING, Beat, Beats
+from workers.contract.errors import HandedBack, RetrainError, Retryable, RunCancelled
+from workers.contract.messages import Message
+from workers.drain import is_over
+from workers.storage import Store
+
+log = logging.getLogger("retrain.worker")
+
+_SHOW_EVERY_S = 1.0
+
+
+def worker_name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+class Pulse:
+    """Sends a beat every few seconds for as long as it is open, and watches for reasons to stop."""
+
+    def __init__(self, message: Message, beats: Beats, store: Store) -> None:
+        self._message, self._beats, self._store = message, beats, store
+        self._done = self._total = self._count = 0
+        self._shown_s = 0.0
+        self._cancelled = False
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._send(RUNNING)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closed.set()
+        self._thread.join()
+
+    def progress(self, done: int, total: int) -> None:
+        """Told by the work as often as it likes. Raises HandedBack or RunCancelled when it is time
+        to stop: nothing is half done between two calls."""
+        self._done, self._total = done, total
+        if is_over():
+            raise HandedBack("the worker is shutting down")
+        if self._cancelled:
+            raise RunCancelled(f"{self._message.run_id} was cancelled")
+        if time.monotonic() - self._shown_s > _SHOW_EVERY_S:
+            self._send(RUNNING)
+
+    def end(self, state: str) -> None:
+        """The last beat."""
+        self._closed.set()
+        self._send(state)
+
+    def _run(self) -> None:
+        while not self._closed.wait(BEAT_EVERY_S):
+            self._send(RUNNING)
+            try:
+                self._cancelled = self._message.is_cancelled(self._store.exists)
+            except RetrainError:
+                continue
+
+    def _send(self, state: str) -> None:
+        self._count += 1
+        self._shown_s = time.monotonic()
+        beat = Beat(state, worker_name(), self._message.queue, self._done, self._total, self._count)
+        try:
+            self._beats.send(self._message.beat_name(), beat)
+        except Retryable as error:
+            log.warning("%s: a beat was lost: %s", self._message.beat_name(), error)
