@@ -9,13 +9,13 @@ import pyarrow.compute as pc
 
 from orchestrator.listing import SplitRule, list_images, manifest_id
 from orchestrator.naming import named
-from orchestrator.pipeline import ExtractionOptions, Pipeline, write_manifest
+from orchestrator.pipeline import ExtractionOptions, Pipeline
 from orchestrator.predict import describe_as_trained
 from orchestrator.progress import Reporter
-from orchestrator.records import Model, RunRecord, read_model
+from orchestrator.records import Model, read_model
 from workers.contract.errors import BadSource
 from workers.contract.messages import EvaluateModel
-from workers.storage import absolute, open_store
+from workers.storage import open_store
 
 
 @dataclass(frozen=True)
@@ -34,25 +34,23 @@ class EvaluateRequest:
 def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     """List, extract what is not known, judge. Returns the JSON result of the command."""
     began = time.monotonic()
-    store = open_store(request.store)
-    model = read_model(store, request.model)
-    source = absolute(request.source)
+    model = read_model(open_store(request.store), request.model)
     with reporter.stage("listing", None) as update:
-        manifest = list_images(source, labelled=True, rule=request.rule, progress=update)
+        manifest = list_images(request.source, labelled=True, rule=request.rule, progress=update)
     manifest = _judged(manifest, model, request)
-    listed = manifest_id(manifest)
-    run_id = named(source, manifest=listed, model=model.id, split=request.split, judge=True)
-    asked = {"command": "evaluate", "source": source, "manifest_id": listed, "model_id": model.id}
-    record = RunRecord(store, run_id, asked)
-    record.stage("list", images=manifest.num_rows)
-    write_manifest(store, listed, manifest)
-    pipeline = Pipeline.open(store, request.broker_url, reporter, record)
-    backbone = describe_as_trained(pipeline, model, request.backbone)
-    extraction = pipeline.extract(manifest, backbone, request.extraction)
-    record.stage("evaluate")
-    figures = pipeline.answer(
-        EvaluateModel(
-            store.url,
+    run_id = named(
+        request.source,
+        manifest=manifest_id(manifest),
+        model=model.id,
+        split=request.split,
+        judge=True,
+    )
+    with Pipeline.begun("evaluate", run_id, request, manifest, reporter, model_id=model.id) as pipeline:
+        backbone = describe_as_trained(pipeline, model, request.backbone)
+        extraction = pipeline.extract(manifest, backbone, request.extraction)
+        pipeline.record.stage("evaluate")
+        message = EvaluateModel(
+            pipeline.store.url,
             run_id,
             extraction.plan.id,
             len(extraction.plan.shards),
@@ -60,19 +58,18 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
             model.id,
             request.split,
         )
-    )
-    result = {
-        "run_id": run_id,
-        "model_id": model.id,
-        **figures,
-        "failed": extraction.failed,
-        "failures_uri": extraction.failures_uri,
-        "extracted": extraction.plan.extracted,
-        "reused": extraction.total - extraction.plan.extracted,
-        "seconds": time.monotonic() - began,
-    }
-    record.stage("done", result=result)
-    return result
+        return pipeline.finish(
+            {
+                "run_id": run_id,
+                "model_id": model.id,
+                **pipeline.answer(message),
+                "failed": extraction.failed,
+                "failures_uri": extraction.failures_uri,
+                "extracted": extraction.plan.extracted,
+                "reused": extraction.total - extraction.plan.extracted,
+                "seconds": time.monotonic() - began,
+            }
+        )
 
 
 def _judged(manifest: pa.Table, model: Model, request: EvaluateRequest) -> pa.Table:

@@ -5,10 +5,11 @@ import io
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 import pyarrow as pa
@@ -17,13 +18,14 @@ import pyarrow.compute as pc
 from orchestrator import features
 from orchestrator.dispatch import Dispatch, Snapshot
 from orchestrator.engine import Engine, open_engine
+from orchestrator.listing import manifest_id
 from orchestrator.planning import Plan, PlannedShard, plan
-from orchestrator.progress import Reporter
-from orchestrator.records import RunRecord
+from orchestrator.progress import Reporter, Update
+from orchestrator.records import RunRecord, asked
 from workers.contract import layout, schemas
 from workers.contract.errors import TooManyFailures
 from workers.contract.messages import DescribeBackbone, ExtractShard, Message
-from workers.storage import Store
+from workers.storage import Store, absolute, open_store
 from workers.storage.tables import write_table
 
 _MANIFEST_PART_ROWS = 65_536
@@ -56,6 +58,8 @@ class Extraction:
     plan: Plan
     ok: int
     failed: int
+    usable: pa.Table
+    """The manifest without the images that failed."""
     reasons: dict[str, int]
     failures_uri: str | None
     seconds: float
@@ -78,6 +82,17 @@ class Extraction:
         }
 
 
+class Request(Protocol):
+    """What the requests of all commands on many images have."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def store(self) -> str: ...
+    @property
+    def broker_url(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """One command's work on one store."""
@@ -86,6 +101,30 @@ class Pipeline:
     engine: Engine
     reporter: Reporter
     record: RunRecord
+
+    @classmethod
+    @contextmanager
+    def begun(
+        cls,
+        command: str,
+        run_id: str,
+        request: Request,
+        manifest: pa.Table,
+        reporter: Reporter,
+        **facts: Any,
+    ) -> Iterator["Pipeline"]:
+        """A command on these images, on record from its first stage to how it ended."""
+        store, listed = open_store(request.store), manifest_id(manifest)
+        found = {"command": command, "source": absolute(request.source), "manifest_id": listed}
+        with RunRecord(store, run_id, found | facts | asked(request)) as record:
+            record.stage("list", images=manifest.num_rows)
+            _write_manifest(store, listed, manifest)
+            yield cls.open(store, request.broker_url, reporter, record)
+
+    def finish(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Put the command's result on record."""
+        self.record.stage("done", result=result)
+        return result
 
     @classmethod
     def open(cls, store: Store, broker_url: str, reporter: Reporter, record: RunRecord) -> "Pipeline":
@@ -101,16 +140,22 @@ class Pipeline:
     def do(
         self,
         messages: Sequence[Message],
-        units_of: Callable[[Message], int] = lambda message: 0,
-        progress: Callable[[int], None] = lambda units: None,
+        sizes: Mapping[str, int] | None = None,
+        update: Update = lambda done, total: None,
     ) -> None:
-        """Have tasks done; how far they are is told to the terminal and, now and then, the store."""
+        """Have tasks done; how far they are is told to the terminal and, now and then, the store.
+
+        sizes: the images of each shard.
+        """
+
+        def images_of(message: Message) -> int:
+            return (sizes or {}).get(getattr(message, "shard", ""), 0)
 
         def show(snapshot: Snapshot) -> None:
-            progress(snapshot.units)
+            update(snapshot.units, None)
             self.record.progress(snapshot)
 
-        Dispatch(self.engine, self.store, messages, len(messages), units_of, show).run()
+        Dispatch(self.engine, self.store, messages, len(messages), images_of, show).run()
 
     def answer(self, message: Message) -> Any:
         """The JSON that a task leaves as its result, which is then removed."""
@@ -152,14 +197,10 @@ class Pipeline:
                     self._message(planned, new, backbone, options) for new in planned.new_shards
                 ]
                 sizes = {new.id: new.rows.num_rows for new in planned.new_shards}
-                self.do(
-                    messages,
-                    lambda message: sizes[message.shard] if isinstance(message, ExtractShard) else 0,
-                    lambda units: update(units, None),
-                )
+                self.do(messages, sizes, update)
                 update(planned.extracted, None)
         seconds = time.monotonic() - began
-        return self._counted(planned, backbone, options, seconds)
+        return self._counted(manifest, planned, backbone, options, seconds)
 
     def _message(
         self, planned: Plan, shard: PlannedShard, backbone: Backbone, options: ExtractionOptions
@@ -183,7 +224,12 @@ class Pipeline:
             deque(pool.map(write, planned.shards), maxlen=0)
 
     def _counted(
-        self, planned: Plan, backbone: Backbone, options: ExtractionOptions, seconds: float
+        self,
+        manifest: pa.Table,
+        planned: Plan,
+        backbone: Backbone,
+        options: ExtractionOptions,
+        seconds: float,
     ) -> Extraction:
         shards = features.shards_in(self.store, backbone.fingerprint)
         rows = features.outcomes(self.store, backbone.fingerprint, planned.shards, shards)
@@ -200,7 +246,9 @@ class Pipeline:
                 f"--max-failed-fraction {options.max_failed_fraction:g} allows; they are listed in "
                 f"{uri}"
             )
-        return Extraction(planned, rows.num_rows - failed, failed, reasons, uri, seconds)
+        lost = pc.is_in(manifest.column("uri"), bad.column("uri").combine_chunks())
+        usable = manifest.filter(pc.invert(lost))
+        return Extraction(planned, rows.num_rows - failed, failed, usable, reasons, uri, seconds)
 
     def _write_failures(self, bad: pa.Table) -> str:
         text = io.StringIO()
@@ -212,7 +260,7 @@ class Pipeline:
         return self.store.uri(key)
 
 
-def write_manifest(store: Store, manifest_id: str, manifest: pa.Table) -> None:
+def _write_manifest(store: Store, manifest_id: str, manifest: pa.Table) -> None:
     """The list of images, in parts."""
     for part, begin in enumerate(range(0, manifest.num_rows, _MANIFEST_PART_ROWS)):
         rows = manifest.slice(begin, _MANIFEST_PART_ROWS)

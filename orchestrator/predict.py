@@ -6,13 +6,13 @@ from typing import Any
 
 from orchestrator.listing import SplitRule, list_images, manifest_id
 from orchestrator.naming import named
-from orchestrator.pipeline import ExtractionOptions, Pipeline, write_manifest
+from orchestrator.pipeline import Backbone, Extraction, ExtractionOptions, Pipeline
 from orchestrator.progress import Reporter
-from orchestrator.records import Model, RunRecord, read_model
+from orchestrator.records import Model, read_model
 from workers.contract import layout
 from workers.contract.errors import BackboneChanged
 from workers.contract.messages import ScoreShard
-from workers.storage import absolute, open_store
+from workers.storage import open_store
 
 
 @dataclass(frozen=True)
@@ -30,54 +30,54 @@ class PredictRequest:
 def predict(request: PredictRequest, reporter: Reporter) -> dict[str, Any]:
     """List, extract what is not known, score. Returns the JSON result of the command."""
     began = time.monotonic()
-    store = open_store(request.store)
-    model = read_model(store, request.model)
-    source = absolute(request.source)
+    model = read_model(open_store(request.store), request.model)
     with reporter.stage("listing", None) as update:
-        manifest = list_images(source, labelled=False, rule=SplitRule(), progress=update)
-    listed = manifest_id(manifest)
-    run_id = named(source, manifest=listed, model=model.id, top_k=request.top_k)
-    record = RunRecord(
-        store,
-        run_id,
-        {"command": "predict", "source": source, "manifest_id": listed, "model_id": model.id},
-    )
-    record.stage("list", images=manifest.num_rows)
-    write_manifest(store, listed, manifest)
-    pipeline = Pipeline.open(store, request.broker_url, reporter, record)
-    backbone = describe_as_trained(pipeline, model, request.backbone)
-    extraction = pipeline.extract(manifest, backbone, request.extraction)
-    job = f"{run_id}-{extraction.plan.id[:8]}"
-    record.stage("score", job=job)
-    with reporter.stage("scoring", len(extraction.plan.shards), "shards"):
-        pipeline.do(
-            [
-                ScoreShard(
-                    store.url,
-                    run_id,
-                    job,
-                    extraction.plan.id,
-                    shard.id,
-                    backbone.fingerprint,
-                    model.id,
-                    min(request.top_k, len(model.labels)),
-                )
-                for shard in extraction.plan.shards
-            ]
+        manifest = list_images(request.source, labelled=False, rule=SplitRule(), progress=update)
+    run_id = named(request.source, manifest=manifest_id(manifest), model=model.id, top_k=request.top_k)
+    with Pipeline.begun("predict", run_id, request, manifest, reporter, model_id=model.id) as pipeline:
+        backbone = describe_as_trained(pipeline, model, request.backbone)
+        extraction = pipeline.extract(manifest, backbone, request.extraction)
+        job = _score(pipeline, model, extraction, request.top_k)
+        uri = pipeline.store.uri(layout.predictions_prefix(job)).rstrip("/")
+        return pipeline.finish(
+            {
+                "job": job,
+                "run_id": run_id,
+                "model_id": model.id,
+                **extraction.summary(),
+                "predictions_uri": uri,
+                "seconds": time.monotonic() - began,
+            }
         )
-    result = {
-        "job": job,
-        "run_id": run_id,
-        "model_id": model.id,
-        **extraction.summary(),
-        "predictions_uri": store.uri(layout.predictions_prefix(job)).rstrip("/"),
-        "seconds": time.monotonic() - began,
-    }
-    record.stage("done", result=result)
-    return result
 
 
-def describe_as_trained(pipeline: Pipeline, model: Model, backbone: str | None) -> Any:
+def _score(pipeline: Pipeline, model: Model, extraction: Extraction, top_k: int) -> str:
+    """Predictions for every shard of the plan; the name under which they lie."""
+    plan = extraction.plan
+    # another plan is another set of prediction shards: they must not mix
+    job = f"{pipeline.run_id}-{plan.id[:8]}"
+    pipeline.record.stage("score", job=job)
+    messages = [
+        ScoreShard(
+            pipeline.store.url,
+            pipeline.run_id,
+            job,
+            plan.id,
+            shard.id,
+            model.fingerprint,
+            model.id,
+            min(top_k, len(model.labels)),
+        )
+        for shard in plan.shards
+    ]
+    sizes = {shard.id: shard.rows.num_rows for shard in plan.shards}
+    with pipeline.reporter.stage("scoring", extraction.total) as update:
+        pipeline.do(messages, sizes, update)
+        update(extraction.total, None)
+    return job
+
+
+def describe_as_trained(pipeline: Pipeline, model: Model, backbone: str | None) -> Backbone:
     """The backbone of a model. Raises BackboneChanged where it is not what the model knows."""
     found = pipeline.describe(backbone or model.backbone, model.image_size_px)
     if found.fingerprint != model.fingerprint:

@@ -2,14 +2,23 @@
 
 import json
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from orchestrator.dispatch import Snapshot
 from workers.contract import layout
-from workers.contract.errors import NoSuchModel, NoSuchRun, ObjectMissing
-from workers.storage import Store
+from workers.contract.errors import (
+    NoSuchModel,
+    NoSuchRun,
+    ObjectMissing,
+    RetrainError,
+    RunCancelled,
+    to_record,
+)
+from workers.storage import Store, absolute
 
 _PROGRESS_EVERY_S = 5.0
 
@@ -59,6 +68,24 @@ class RunRecord:
         self._content = {"run_id": run_id, "started": _now(), **asked}
         self._began_s = self._written_s = time.monotonic()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """What ended the run goes into its record, where the store can still be written."""
+        if isinstance(error, RetrainError):
+            stage = "cancelled" if isinstance(error, RunCancelled) else "failed"
+            with suppress(RetrainError):
+                self.stage(stage, error=to_record(error))
+        elif isinstance(error, KeyboardInterrupt):
+            with suppress(RetrainError):
+                self.stage("interrupted")
+
     def stage(self, stage: str, **found: Any) -> None:
         """Note the stage that begins, and what is known by now."""
         self._content |= {"stage": stage, "updated": _now(), **found}
@@ -94,6 +121,14 @@ class RunRecord:
     def _write(self, key: str, content: dict[str, Any]) -> None:
         data = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         self._store.write(key, data.encode())
+
+
+def asked(request: Any) -> dict[str, Any]:
+    """A command's request as a run's record keeps it: without the broker's URL, which may hold a
+    password, and with an absolute source."""
+    content = asdict(request)
+    del content["broker_url"]
+    return {"request": content | {"source": absolute(content["source"])}}
 
 
 def read_runs(store: Store) -> list[dict[str, Any]]:

@@ -70,6 +70,29 @@ def status_table(runs: list[dict[str, Any]]) -> Table:
     return table
 
 
+def run_status_table(status: dict[str, Any]) -> Group:
+    """How far one run is."""
+    facts = _facts()
+    facts.add_row("run", f"{status['run_id']}: {status['command']} {status['source']}")
+    facts.add_row("stage", f"{status['stage']}, since {status['updated']}")
+    progress = status.get("progress", {})
+    if shards := progress.get("shards"):
+        facts.add_row("shards", ", ".join(f"{count} {name}" for name, count in shards.items()))
+    if rate := progress.get("images_per_s"):
+        left_s = progress["seconds_left"]
+        left = f", about {left_s:.0f} s left" if left_s is not None else ""
+        facts.add_row("images", f"{progress['images_done']} done, {rate:.0f}/s{left}")
+    if workers := progress.get("workers"):
+        facts.add_row("workers", ", ".join(workers))
+    if status.get("silent_s", 0) > 30:
+        facts.add_row("", f"its orchestrator was last heard {status['silent_s']:.0f} s ago")
+    if error := status.get("error"):
+        facts.add_row("error", error["message"])
+    if result := status.get("result"):
+        facts.add_row("took", f"{result['seconds']:.0f} s")
+    return Group(facts)
+
+
 def _facts() -> Table:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold")

@@ -8,12 +8,11 @@ import pyarrow as pa
 
 from orchestrator.listing import SplitRule, check_labels, list_images, manifest_id
 from orchestrator.naming import named
-from orchestrator.pipeline import Backbone, Extraction, ExtractionOptions, Pipeline, write_manifest
+from orchestrator.pipeline import Backbone, Extraction, ExtractionOptions, Pipeline
 from orchestrator.progress import Reporter
-from orchestrator.records import RunRecord, read_metrics
+from orchestrator.records import read_metrics
 from workers.contract import layout
 from workers.contract.messages import TrainHead
-from workers.storage import absolute, open_store
 
 
 @dataclass(frozen=True)
@@ -31,58 +30,51 @@ class RunRequest:
 def run(request: RunRequest, reporter: Reporter) -> dict[str, Any]:
     """List, extract, train, evaluate, export. Returns the JSON result of the command."""
     began = time.monotonic()
-    store = open_store(request.store)
-    source = absolute(request.source)
     with reporter.stage("listing", None) as update:
-        manifest = list_images(source, labelled=True, rule=request.split, progress=update)
+        manifest = list_images(request.source, labelled=True, rule=request.split, progress=update)
     labels = check_labels(manifest)
-    listed = manifest_id(manifest)
     run_id = named(
-        source,
-        manifest=listed,
+        request.source,
+        manifest=manifest_id(manifest),
         backbone=request.backbone,
         image_size_px=request.image_size_px,
         training=request.training,
     )
-    record = RunRecord(
-        store, run_id, {"command": "run", "source": source, "manifest_id": listed, "labels": labels}
-    )
-    record.stage("list", images=manifest.num_rows)
-    write_manifest(store, listed, manifest)
-    pipeline = Pipeline.open(store, request.broker_url, reporter, record)
-    backbone = pipeline.describe(request.backbone, request.image_size_px)
-    extraction = pipeline.extract(manifest, backbone, request.extraction)
-    model_id, train_seconds = _train(pipeline, request, listed, labels, backbone, extraction)
-    metrics = read_metrics(store, model_id)
-    store.write(layout.LATEST_MODEL, f"{model_id}\n".encode())
-    result = {
-        "run_id": run_id,
-        "model_id": model_id,
-        "model_uri": store.uri(layout.model(model_id)).rstrip("/"),
-        "backbone": backbone.description,
-        "labels": _label_counts(manifest, labels),
-        **extraction.summary(),
-        "train_seconds": train_seconds,
-        "validation": _error_rates(metrics["validation"]),
-        "test": _error_rates(metrics["test"]),
-        "seconds": time.monotonic() - began,
-    }
-    record.stage("done", result=result)
-    return result
+    with Pipeline.begun("run", run_id, request, manifest, reporter, labels=labels) as pipeline:
+        store = pipeline.store
+        backbone = pipeline.describe(request.backbone, request.image_size_px)
+        extraction = pipeline.extract(manifest, backbone, request.extraction)
+        model_id, train_seconds = _train(pipeline, request, labels, backbone, extraction)
+        metrics = read_metrics(store, model_id)
+        store.write(layout.LATEST_MODEL, f"{model_id}\n".encode())
+        return pipeline.finish(
+            {
+                "run_id": run_id,
+                "model_id": model_id,
+                "model_uri": store.uri(layout.model(model_id)).rstrip("/"),
+                "backbone": backbone.description,
+                "labels": _label_counts(manifest, labels),
+                **extraction.summary(),
+                "train_seconds": train_seconds,
+                "validation": _error_rates(metrics["validation"]),
+                "test": _error_rates(metrics["test"]),
+                "seconds": time.monotonic() - began,
+            }
+        )
 
 
 def _train(
     pipeline: Pipeline,
     request: RunRequest,
-    listed: str,
     labels: list[str],
     backbone: Backbone,
     extraction: Extraction,
 ) -> tuple[str, float]:
     """The model's id, and the seconds that this run spent on it: 0 where the store has it."""
+    data = manifest_id(extraction.usable)
     model_id = named(
         request.source,
-        manifest=listed,
+        data=data,
         fingerprint=backbone.fingerprint,
         training=request.training,
     )
@@ -92,7 +84,7 @@ def _train(
         extraction.plan.id,
         len(extraction.plan.shards),
         model_id,
-        listed,
+        data,
         backbone.name,
         backbone.image_size_px,
         backbone.fingerprint,

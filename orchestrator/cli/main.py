@@ -2,10 +2,13 @@
 
 import click
 
+from orchestrator.cli.cancel import cancel_command
 from orchestrator.cli.demo import demo_command
+from orchestrator.cli.doctor import doctor_command
 from orchestrator.cli.evaluate import evaluate_command
 from orchestrator.cli.label import label_command
 from orchestrator.cli.predict import predict_command
+from orchestrator.cli.retry import retry_command
 from orchestrator.cli.run import run_command
 from orchestrator.cli.status import status_command
 from orchestrator.cli.worker import worker_command
@@ -31,6 +34,9 @@ for command in (
     label_command,
     demo_command,
     status_command,
+    cancel_command,
+    retry_command,
+    doctor_command,
     worker_command,
 ):
     main.add_command(command)

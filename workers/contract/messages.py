@@ -127,7 +127,7 @@ class TrainHead(Message):
     plan: str
     shards: int
     model_id: str
-    manifest_id: str
+    data_fingerprint: str
     backbone: str
     image_size_px: int | None
     fingerprint: str

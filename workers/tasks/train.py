@@ -59,7 +59,7 @@ def train_head(message: TrainHead, context: Context) -> None:
     record = backbone.description() | {
         "image_size_px": message.image_size_px,
         "labels": message.labels,
-        "manifest_id": message.manifest_id,
+        "data_fingerprint": message.data_fingerprint,
         "run_id": message.run_id,
         "training": message.training,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
