@@ -164,7 +164,7 @@ def _from_manifest(
     rows = _read_manifest(source)
     if labelled and any(not row.get("label") for row in rows):
         raise BadManifest(f"{source}: every row needs a label")
-    base = source.rpartition("/")[0] if "/" in source else "."
+    base = _folder_and_name(source)[0]
     for row in rows:
         row["path"], row["uri"] = row["uri"], storage.absolute(row["uri"], base)
     doubled = [uri for uri, count in Counter(row["uri"] for row in rows).items() if count > 1]
@@ -184,14 +184,14 @@ def _from_manifest(
 
 
 def _read_manifest(source: str) -> list[dict[str, Any]]:
-    folder, _, name = source.rpartition("/")
+    folder, name = _folder_and_name(source)
     try:
-        data = storage.open_store(folder or ".").read(name)
+        data = storage.open_store(folder).read(name)
     except ObjectMissing:
         raise BadManifest(f"there is no manifest {source}") from None
     try:
         if name.lower().endswith(".csv"):
-            header = next(csv.reader(io.StringIO(data[:65536].decode("utf-8-sig"))), [])
+            header = next(csv.reader(io.StringIO(data[:65536].decode("utf-8-sig", "ignore"))), [])
             text = pa_csv.ConvertOptions(
                 column_types={column: pa.string() for column in header},
                 strings_can_be_null=True,
@@ -205,10 +205,17 @@ def _read_manifest(source: str) -> list[dict[str, Any]]:
     return _checked(source, table)
 
 
+def _folder_and_name(source: str) -> tuple[str, str]:
+    folder, slash, name = source.rpartition("/")
+    return folder or slash or ".", name
+
+
 def _checked(source: str, table: pa.Table) -> list[dict[str, Any]]:
     if "uri" not in table.column_names:
         raise BadManifest(f"{source} has no column uri (it has {', '.join(table.column_names)})")
     columns = [name for name in ("uri", "label", "split") if name in table.column_names]
+    if doubled := [name for name in columns if table.column_names.count(name) > 1]:
+        raise BadManifest(f"{source} has more than one column {doubled[0]}")
     rows: list[dict[str, Any]] = table.select(columns).to_pylist()
     for number, row in enumerate(rows, 1):
         if not row["uri"]:

@@ -65,7 +65,12 @@ def plan(
     rows = manifest.append_column("row", pa.nulls(manifest.num_rows, pa.int32()))
     found = _known_shards(rows.filter(pa.array(is_known)), usable.take(at.drop_null()))
     new_rows = rows.filter(pa.array(~is_known))
-    new = _new_shards(new_rows, shard_size, taken)
+    # what failed before and may be mended is cut apart, so that it shifts no other shard
+    was_seen = pc.is_in(new_rows.column("version"), known.column("version").combine_chunks())
+    new = [
+        *_new_shards(new_rows.filter(pc.invert(was_seen)), shard_size, taken),
+        *_new_shards(new_rows.filter(was_seen), shard_size, taken),
+    ]
     return Plan(sorted([*found, *new], key=lambda shard: shard.id))
 
 

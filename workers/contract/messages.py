@@ -70,8 +70,10 @@ class Message:
 def _fits(value: Any, hint: Any) -> bool:
     if get_origin(hint) is UnionType:
         return any(_fits(value, each) for each in get_args(hint))
-    if get_origin(hint) in (list, dict):
-        return isinstance(value, get_origin(hint))
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(_fits(each, get_args(hint)[0]) for each in value)
+    if get_origin(hint) is dict:
+        return isinstance(value, dict)
     if hint is float:
         return isinstance(value, float | int) and not isinstance(value, bool)
     if hint is int:

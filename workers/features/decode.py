@@ -13,7 +13,7 @@ import warnings
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 PREPROCESSING_VERSION = 1
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
@@ -21,6 +21,15 @@ MAX_PIXELS = 100_000_000
 """Pictures of more pixels are refused by their header: 100 Mpx is 300 MB once decoded."""
 
 _ORIENTATION_TAG = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _REDUCTIONS = (8, 4, 2)
 
 # The limit above is checked for every picture; Pillow's own warns at 89 Mpx.
@@ -76,8 +85,7 @@ def _pixels(image: Image.Image, width: int, height: int) -> Image.Image:
     if factor > 1 and rgb.size == whole and image.format not in ("JPEG", "MPO"):
         rgb = rgb.reduce(factor)
     if orientation > 1:
-        rgb.getexif()[_ORIENTATION_TAG] = orientation
-        rgb = ImageOps.exif_transpose(rgb)
+        rgb = rgb.transpose(_TURNS[orientation])
     return resize(rgb, width, height)
 
 

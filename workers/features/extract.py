@@ -162,7 +162,7 @@ def fits_float16(features: Floats) -> bool:
         return False
     loss = np.linalg.norm(features - features.astype(np.float16).astype(np.float32))
     spread = np.linalg.norm(features - features.mean(axis=0))
-    return bool(loss <= _FLOAT16_LOSS * spread) or loss == 0
+    return bool(loss <= _FLOAT16_LOSS * spread or loss == 0)
 
 
 def feature_matrix(table: pa.Table) -> npt.NDArray[np.float16] | Floats:
@@ -170,6 +170,9 @@ def feature_matrix(table: pa.Table) -> npt.NDArray[np.float16] | Floats:
     column = table.column("feature").combine_chunks()
     if isinstance(column, pa.ChunkedArray):
         column = pa.concat_arrays(column.chunks)
-    values = column.values[column.offset * column.type.list_size :]
-    matrix: Floats = values.to_numpy(zero_copy_only=False).reshape(len(column), -1)
+    size = column.type.list_size
+    values = column.values[column.offset * size :]
+    matrix: Floats = values.to_numpy(zero_copy_only=False).reshape(len(column), size)
+    if column.null_count:
+        matrix = np.where(np.asarray(column.is_null())[:, None], matrix.dtype.type(0), matrix)
     return matrix

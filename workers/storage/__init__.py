@@ -45,10 +45,13 @@ def absolute(uri: str, base: str = "") -> str:
     """The address in the form manifests hold: s3://bucket/key, or an absolute path.
 
     A relative path counts from `base`, the URL of a folder or bucket prefix ("": this folder).
+    Raises BadSource for another scheme.
     """
     if uri.startswith("s3://"):
         return uri
     path = uri.removeprefix("file://")
+    if "://" in path:
+        raise BadSource(f"{uri}: no store for {path.partition('://')[0]}://; use a path or s3://")
     if base.startswith("s3://") and not path.startswith("/"):
         return f"{base.rstrip('/')}/{path}"
     return str(Path(base.removeprefix("file://"), path).expanduser().absolute())

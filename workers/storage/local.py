@@ -5,7 +5,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from workers.contract.errors import ObjectMissing, RetrainError, StoreDenied, StoreUnavailable
@@ -80,11 +80,11 @@ class LocalStore:
             _sync_folder(path.parent)
 
     def exists(self, key: str) -> bool:
-        return self._path(key).is_file()
+        return os.path.isfile(self._path(key))  # noqa: PTH113 - no error for an odd name
 
     def delete(self, key: str) -> None:
-        with _translated(self.uri(key)):
-            self._path(key).unlink(missing_ok=True)
+        with _translated(self.uri(key)), suppress(FileNotFoundError, NotADirectoryError):
+            self._path(key).unlink()
 
     def _path(self, key: str) -> Path:
         path = Path(os.path.normpath(self.root / key))
@@ -125,6 +125,8 @@ def _translated(name: str) -> Iterator[None]:
         yield
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise ObjectMissing(f"there is no file {name}") from error
+    except ValueError as error:
+        raise StoreDenied(f"{name!r} is no file name: {error}") from error
     except OSError as error:
         kind: type[RetrainError] = StoreUnavailable if error.errno in _PASSING else StoreDenied
         raise kind(f"{name}: {error.strerror or error}") from error

@@ -92,7 +92,7 @@ class S3Store:
     again until `patience_s` is over.
     """
 
-    def __init__(self, bucket: str, prefix: str, patience_s: float) -> None:
+    def __init__(self, bucket: str, prefix: str, patience_s: float = 0) -> None:
         self.bucket = bucket
         self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self.url = f"s3://{bucket}/{self.prefix}".rstrip("/")
@@ -125,6 +125,8 @@ class S3Store:
         return self._get(key).data
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
+        if length <= 0:
+            return b""
         return self._get(key, Range=f"bytes={start}-{start + length - 1}").data
 
     def info(self, key: str) -> ObjectInfo:
@@ -201,7 +203,7 @@ def _translated(name: str) -> Iterator[None]:
             f"{name}: no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "or AWS_PROFILE"
         ) from error
-    except vendor.HTTPClientError as error:
+    except (vendor.HTTPClientError, vendor.ConnectionError, vendor.IncompleteReadError) as error:
         raise StoreUnavailable(
             f"{name}: no answer ({type(error).__name__}): check AWS_ENDPOINT_URL_S3 and the network"
         ) from error
@@ -211,8 +213,9 @@ def _translated(name: str) -> Iterator[None]:
 
 def _from_answer(name: str, error: Any) -> RetrainError:
     code = str(error.response.get("Error", {}).get("Code", ""))
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if code in _MISSING:
         return ObjectMissing(f"there is no object {name}")
-    if code in _PASSING:
+    if code in _PASSING or status == 429 or status >= 500:
         return StoreUnavailable(f"{name}: the store answers {code}")
     return StoreDenied(f"{name}: {_REMEDIES.get(code, str(error))}")
