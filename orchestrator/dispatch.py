@@ -19,7 +19,6 @@ from orchestrator.engine import Engine
 from workers.contract import layout
 from workers.contract.beats import DONE, FAILED, HANDED_BACK, LOST, RUNNING, SILENCE_S, Beat
 from workers.contract.errors import (
-    RetrainError,
     Retryable,
     RunCancelled,
     StoreUnavailable,
@@ -224,20 +223,22 @@ class Dispatch:
                 del self._flying[name]
                 self._done += 1
                 self._units += self.units_of(flight.message)
-            elif flight.beat is not None and flight.beat.state == FAILED:
+            elif (flight.beat and flight.beat.state == FAILED) or self._has_failed(flight):
                 self._judge(flight)
 
     def _is_done(self, flight: _Flight) -> bool:
         return self.store.exists(flight.message.result_key())
 
+    def _has_failed(self, flight: _Flight) -> bool:
+        return self.store.exists(flight.message.failure_key())
+
     def _judge(self, flight: _Flight) -> None:
         """A task failed: raise its error, or try again where that may help."""
         key = flight.message.failure_key()
-        error: RetrainError = (
-            from_record(json.loads(self.store.read(key)))
-            if self.store.exists(key)
-            else StoreUnavailable("the worker could not say why")
-        )
+        record = flight.beat.error if flight.beat else None
+        if record is None:
+            record = json.loads(self.store.read(key))
+        error = from_record(record)
         flight.failures += 1
         # an unknown error may be one machine's (its disk is full, say)
         may_pass = isinstance(error, Retryable | TaskFailed) and not self.engine.is_embedded

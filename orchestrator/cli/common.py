@@ -13,7 +13,7 @@ from rich.console import Console
 from orchestrator.pipeline import ExtractionOptions
 from workers.contract.backbones import BACKBONES
 from workers.contract.errors import ExitCode, RetrainError
-from workers.contract.settings import MEMORY_BROKER
+from workers.contract.settings import BROKER_VARIABLE, MEMORY_BROKER, STORE_VARIABLE
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -23,7 +23,7 @@ store_option = click.option(
     "--store",
     default=DEFAULT_STORE,
     show_default=True,
-    envvar="RETRAIN_STORE",
+    envvar=STORE_VARIABLE,
     show_envvar=True,
     metavar="URI",
     help="Where features, models and predictions live: a folder or s3://BUCKET/PREFIX.",
@@ -33,7 +33,7 @@ broker_option = click.option(
     "broker_url",
     default=MEMORY_BROKER,
     show_default=True,
-    envvar="RETRAIN_BROKER_URL",
+    envvar=BROKER_VARIABLE,
     show_envvar=True,
     metavar="URL",
     help="Where workers listen: redis://, rediss:// or amqp://. memory:// works in this process.",

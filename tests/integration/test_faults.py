@@ -48,9 +48,7 @@ def test_every_worker_in_turn_is_told_to_stop(fleet: Fleet, undisturbed: Undistu
     assert_untouched(done, fleet)
 
 
-def test_a_worker_without_time_hands_its_shard_back(
-    fleet: Fleet, undisturbed: Undisturbed
-) -> None:
+def test_a_worker_without_time_hands_its_shard_back(fleet: Fleet, undisturbed: Undisturbed) -> None:
     impatient = fleet.start_worker("--drain", "0")
     run = fleet.start_run()
     fleet.wait_for_shards(SOME)
@@ -72,9 +70,7 @@ def test_a_second_signal_stops_a_worker_at_once(fleet: Fleet, undisturbed: Undis
     undisturbed.assert_same(fleet, run.result())
 
 
-def test_redis_restarts_empty(
-    fleet: Fleet, broker: RedisServer, undisturbed: Undisturbed
-) -> None:
+def test_redis_restarts_empty(fleet: Fleet, broker: RedisServer, undisturbed: Undisturbed) -> None:
     run = fleet.start_run()
     done = fleet.wait_for_shards(SOME)
     broker.kill()

@@ -32,6 +32,8 @@ class Beat:
     total: int = 0
     count: int = 0
     """Rises with every beat of a running task."""
+    error: dict[str, str] | None = None
+    """What a failed task failed of, as `errors.to_record` writes it."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -51,6 +51,7 @@ def configured(app: Celery, broker_url: str) -> Celery:
         worker_disable_prefetch=scheme.startswith("redis"),
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_enable_remote_control=False,
+        worker_send_task_events=True,  # for Flower
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         worker_proc_alive_timeout=120,

@@ -12,6 +12,10 @@ from workers.contract.errors import BadSetting
 
 MEMORY_BROKER = "memory://"
 
+# defaults of --broker and --store, which click reads
+BROKER_VARIABLE = "RETRAIN_BROKER_URL"
+STORE_VARIABLE = "RETRAIN_STORE"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -38,7 +42,7 @@ class Settings:
     def from_environment(cls) -> "Settings":
         """Raises BadSetting where a value does not parse."""
         return cls(
-            broker_url=_get("RETRAIN_BROKER_URL") or cls.broker_url,
+            broker_url=_get(BROKER_VARIABLE) or cls.broker_url,
             queues=_list("RETRAIN_QUEUES"),
             allow=_list("RETRAIN_ALLOW"),
             cache_dir=Path(_get("RETRAIN_CACHE_DIR") or cls.cache_dir).expanduser(),

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from workers.app import app
-from workers.contract.beats import BEAT_EVERY_S, DONE, FAILED, HANDED_BACK, RUNNING, Beats
+from workers.contract.beats import BEAT_EVERY_S, DONE, FAILED, HANDED_BACK, RUNNING, Beat, Beats
 from workers.contract.broker import beats_of
 from workers.contract.errors import (
     HandedBack,
@@ -53,8 +53,15 @@ def task(
 
 def perform(message: M, work: Callable[[M, Context], None]) -> None:
     """Do the work unless its result is there; whatever goes wrong is told, never raised."""
-    store = open_store(message.store)
-    beats = _beats(app.conf.broker_url, os.getpid()) or StoreBeats(store)
+    beats = _beats(app.conf.broker_url, os.getpid())
+    try:
+        store = open_store(message.store)
+    except RetrainError as error:  # the store is where failures are told, but for this one
+        log.error("%s: %s", message.beat_name(), error)
+        if beats is not None:
+            beats.send(message.beat_name(), Beat(FAILED, error=to_record(error)))
+        return
+    beats = beats or StoreBeats(store)
     if _is_running_elsewhere(message, beats):
         log.info("%s: another worker is at it", message.beat_name())
         return
@@ -69,7 +76,7 @@ def perform(message: M, work: Callable[[M, Context], None]) -> None:
             if not isinstance(error, RetrainError):
                 log.exception("%s failed", message.beat_name())
             _tell(message, store, error)
-            pulse.end(FAILED)
+            pulse.end(FAILED, error)
         else:
             pulse.end(DONE)
 
