@@ -59,10 +59,10 @@ class Pulse:
         if time.monotonic() - self._shown_s > _SHOW_EVERY_S:
             self._send(RUNNING)
 
-    def end(self, state: str) -> None:
+    def end(self, state: str, error: Exception | None = None) -> None:
         """The last beat."""
         self._closed.set()
-        self._send(state)
+        self._send(state, to_record(error) if error else None)
 
     def _run(self) -> None:
         while not self._closed.wait(BEAT_EVERY_S):
@@ -72,10 +72,11 @@ class Pulse:
             except RetrainError:
                 continue
 
-    def _send(self, state: str) -> None:
+    def _send(self, state: str, error: dict[str, str] | None = None) -> None:
         self._count += 1
         self._shown_s = time.monotonic()
-        beat = Beat(state, worker_name(), self._message.queue, self._done, self._total, self._count)
+        name, queue = worker_name(), self._message.queue
+        beat = Beat(state, name, queue, self._done, self._total, self._count, error)
         try:
             self._beats.send(self._message.beat_name(), beat)
         except Retryable as error:
