@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from workers.contract.beats import BEAT_EVERY_S, RUNNING, Beat, Beats
-from workers.contract.errors import HandedBack, RetrainError, Retryable, RunCancelled
+from workers.contract.errors import HandedBack, RetrainError, Retryable, RunCancelled, to_record
 from workers.contract.messages import Message
 from workers.drain import is_over
 from workers.storage import Store
