@@ -116,11 +116,12 @@ class Dispatch:
                     self._listen()
                 except StoreUnavailable as error:
                     self._forgive(error)
-                self._land(pool)
+                landed = self._land(pool)
                 self._check_cancelled()
                 self.show(self._snapshot())
                 if self._flying or self._again:
-                    time.sleep(poll_s)
+                    # when results come in, more are on their way
+                    time.sleep(_POLL_S if landed else poll_s)
 
     def _fill(self, fresh: Iterator[Message]) -> bool:
         """Send until the window is full; whether there is more to send."""
@@ -213,9 +214,9 @@ class Dispatch:
         for flight in self._flying.values():
             flight.changed_s = now
 
-    def _land(self, pool: ThreadPoolExecutor) -> None:
-        """Take out the tasks whose results are there."""
-        now = time.monotonic()
+    def _land(self, pool: ThreadPoolExecutor) -> int:
+        """Take out the tasks whose results are there; how many these were."""
+        now, before = time.monotonic(), self._done
         due = [flight for flight in self._flying.values() if _is_due(flight, now)]
         for flight, is_done in zip(due, pool.map(self._is_done, due), strict=True):
             name = flight.message.beat_name()
@@ -225,6 +226,7 @@ class Dispatch:
                 self._units += self.units_of(flight.message)
             elif (flight.beat and flight.beat.state == FAILED) or self._has_failed(flight):
                 self._judge(flight)
+        return self._done - before
 
     def _is_done(self, flight: _Flight) -> bool:
         return self.store.exists(flight.message.result_key())

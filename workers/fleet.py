@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from celery import bootsteps, signals
+from celery.platforms import SecurityWarning
 
 from workers import drain, storage
 from workers.app import app
@@ -42,6 +44,8 @@ def run_worker(settings: Settings) -> int:
     queues = list(settings.queues or QUEUES)
     _check(queues)
     configured(app, settings.broker_url)
+    # it warns of root because of pickle, which is not accepted
+    warnings.simplefilter("ignore", SecurityWarning)
     storage.restrict(settings.allow)
     beats = beats_of(settings.broker_url)
     if settings.heartbeat_file:
