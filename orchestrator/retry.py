@@ -9,6 +9,7 @@ from orchestrator.predict import PredictRequest, predict
 from orchestrator.progress import Reporter
 from orchestrator.records import read_run
 from orchestrator.run import RunRequest, run
+from workers.contract.training import TrainingSettings
 from workers.storage import open_store
 
 
@@ -23,6 +24,7 @@ def retry(run_id: str, store: str, broker_url: str, reporter: Reporter) -> tuple
     command = record["command"]
     if command == "run":
         asked["split"] = SplitRule(**asked["split"])
+        asked["training"] = TrainingSettings(**asked["training"])
         return command, run(RunRequest(**asked), reporter)
     if command == "predict":
         return command, predict(PredictRequest(**asked), reporter)

@@ -1,7 +1,7 @@
 """`retrain run`: from labelled images to a model."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from orchestrator.progress import Reporter
 from orchestrator.records import read_metrics
 from workers.contract import layout
 from workers.contract.messages import TrainHead
+from workers.contract.training import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class RunRequest:
     image_size_px: int | None = None
     split: SplitRule = field(default_factory=SplitRule)
     extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
-    training: dict[str, Any] = field(default_factory=dict)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
 
 
 def run(request: RunRequest, reporter: Reporter) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def run(request: RunRequest, reporter: Reporter) -> dict[str, Any]:
         manifest=manifest_id(manifest),
         backbone=request.backbone,
         image_size_px=request.image_size_px,
-        training=request.training,
+        training=asdict(request.training),
     )
     with Pipeline.begun("run", run_id, request, manifest, reporter, labels=labels) as pipeline:
         store = pipeline.store
@@ -76,7 +77,7 @@ def _train(
         request.source,
         data=data,
         fingerprint=backbone.fingerprint,
-        training=request.training,
+        training=asdict(request.training),
     )
     message = TrainHead(
         pipeline.store.url,
@@ -89,14 +90,15 @@ def _train(
         backbone.image_size_px,
         backbone.fingerprint,
         labels,
-        request.training,
+        asdict(request.training),
     )
     pipeline.record.stage("train", model_id=model_id)
     if pipeline.store.exists(message.result_key()):
         return model_id, 0.0
     began = time.monotonic()
-    with pipeline.reporter.stage("training and exporting", None):
-        pipeline.do([message])
+    steps = message.shards + request.training.epochs
+    with pipeline.reporter.stage("training and exporting", steps, "steps") as update:
+        pipeline.do([message], update=update)
     return model_id, time.monotonic() - began
 
 

@@ -21,6 +21,9 @@ from orchestrator.progress import Reporter
 from orchestrator.report import run_table
 from orchestrator.run import RunRequest, run
 from workers.contract.backbones import DEFAULT
+from workers.contract.training import TrainingSettings
+
+_TRAINING = TrainingSettings()
 
 
 @click.command("run")
@@ -39,8 +42,21 @@ from workers.contract.backbones import DEFAULT
 )
 @extraction_options
 @split_options
-@click.option("--epochs", type=click.IntRange(min=0), metavar="N", help="At most.  [default: 60]")
-@click.option("--train-batch-size", type=click.IntRange(min=1), metavar="N", help="[default: 256]")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=0),
+    default=_TRAINING.epochs,
+    show_default=True,
+    metavar="N",
+    help="At most; training ends when validation gets no better.",
+)
+@click.option(
+    "--train-batch-size",
+    type=click.IntRange(min=1),
+    default=_TRAINING.batch_size,
+    show_default=True,
+    metavar="IMAGES",
+)
 @click.option(
     "--learning-rate",
     type=click.FloatRange(min=0, min_open=True),
@@ -50,21 +66,26 @@ from workers.contract.backbones import DEFAULT
 @click.option(
     "--weight-decay",
     type=click.FloatRange(min=0),
+    default=_TRAINING.weight_decay,
+    show_default=True,
     metavar="FACTOR",
-    help="Pull towards the closed-form start.  [default: 0]",
+    help="Pull towards the closed-form start.",
 )
 @click.option(
     "--label-smoothing",
     type=click.FloatRange(0, 1, max_open=True),
+    default=_TRAINING.label_smoothing,
+    show_default=True,
     metavar="FRACTION",
-    help="[default: 0]",
 )
 @click.option(
     "--class-weights",
     type=click.Choice(["none", "balanced"]),
-    help="balanced: every label counts the same, however many images it has.  [default: none]",
+    default=_TRAINING.class_weights,
+    show_default=True,
+    help="balanced: every label counts the same, however many images it has.",
 )
-@click.option("--seed", type=int, metavar="N", help="[default: 0]")
+@click.option("--seed", type=int, default=_TRAINING.seed, show_default=True, metavar="N")
 @json_option
 @finishes
 def run_command(
@@ -80,7 +101,7 @@ def run_command(
     testing_percentage: float,
     split_root: str | None,
     as_json: bool,
-    train_batch_size: int | None,
+    train_batch_size: int,
     **training: Any,
 ) -> None:
     """Learn the labels of SOURCE and save a model.
@@ -93,7 +114,6 @@ def run_command(
     retrain run s3://photos/2026/ --store s3://features/flowers
     retrain run labels.csv --backbone keras:MobileNetV2
     """
-    chosen = {"batch_size": train_batch_size, **training}
     request = RunRequest(
         source,
         store,
@@ -102,7 +122,7 @@ def run_command(
         image_size_px,
         SplitRule(validation_percentage, testing_percentage, split_root),
         ExtractionOptions(shard_size, extract_batch_size, max_failed_fraction),
-        {name: value for name, value in chosen.items() if value is not None},
+        TrainingSettings(batch_size=train_batch_size, **training),
     )
     result = run(request, Reporter())
     if as_json:

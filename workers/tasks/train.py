@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from workers.contract import layout, schemas
 from workers.contract.errors import ObjectMissing
 from workers.contract.messages import EvaluateModel, TrainHead
+from workers.contract.training import TrainingSettings
 from workers.features.extract import feature_matrix
 from workers.prediction.score import Scorer, predictions
 from workers.storage import Store
@@ -32,17 +33,24 @@ def train_head(message: TrainHead, context: Context) -> None:
     from workers.features.backbone import load
     from workers.training.bundle import export
     from workers.training.graphs import Classifier
-    from workers.training.head import TrainingSettings, train
+    from workers.training.head import train
 
+    settings = TrainingSettings(**message.training)
+    steps = message.shards + settings.epochs
     shards = []
     for pair in _shards(
         context.store, message.run_id, message.plan, message.shards, message.fingerprint
     ):
         shards.append(pair)
-        context.progress(len(shards), message.shards + 1)
+        context.progress(len(shards), steps)
     data = join(shards, message.labels, feature_matrix)
     began = time.monotonic()
-    head = train(data, message.labels, TrainingSettings(**message.training))
+    head = train(
+        data,
+        message.labels,
+        settings,
+        lambda epoch: context.progress(message.shards + epoch, steps),
+    )
     train_s = time.monotonic() - began
     scorer = Scorer(head.weights, head.bias, message.labels)
     backbone = load(message.backbone, message.image_size_px, message.fingerprint)

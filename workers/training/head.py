@@ -13,7 +13,7 @@ Two stages, both chosen by the cross-entropy on the validation images.
    the validation images than stage 1.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.contract.errors import BadSource
+from workers.contract.training import TrainingSettings
 from workers.tensorflow import tf
 from workers.training.dataset import Dataset
 
@@ -34,23 +35,6 @@ _LEARNING_RATES = (0.3, 0.1, 0.03)
 _MOMENTUM = 0.9
 _SEARCH_IMAGES = 16_384
 _BLOCK = 8_192
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """What the command line may set; None means chosen on the validation images."""
-
-    epochs: int = 60
-    batch_size: int = 256
-    learning_rate: float | None = None
-    weight_decay: float = 0.0
-    """Pull of the refinement back to its start, as a factor on the squared distance."""
-    label_smoothing: float = 0.0
-    class_weights: str = "none"
-    """"none": every image counts the same; "balanced": every class does."""
-    seed: int = 0
-    patience: int = 8
-    """Epochs without a better validation cross-entropy before training stops."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +71,15 @@ class _Start:
     loss: float
 
 
-def train(data: Dataset, classes: Sequence[str], settings: TrainingSettings) -> Head:
+def train(
+    data: Dataset,
+    classes: Sequence[str],
+    settings: TrainingSettings,
+    progress: Callable[[int], None] = lambda epoch: None,
+) -> Head:
     """The head that does best on the validation images. Deterministic for one seed.
+
+    progress: called after every epoch of the refinement with its number; what it raises ends it.
 
     Without validation images, a tenth of the training images judges instead. Raises BadSource
     where a class has no training image.
@@ -103,7 +94,7 @@ def train(data: Dataset, classes: Sequence[str], settings: TrainingSettings) -> 
     fit = _Fit(data, scaling, training, judging, _class_weights(counts, settings))
     start = fit.start()
     rate = settings.learning_rate or fit.choose_learning_rate(start, settings)
-    weights, bias, history = fit.refine(start, settings, rate)
+    weights, bias, history = fit.refine(start, settings, rate, progress)
     chosen = {"shrinkage": start.shrinkage, "learning_rate": rate, "settings": asdict(settings)}
     return _folded(scaling, weights, bias, chosen, history)
 
@@ -149,7 +140,11 @@ class _Fit:
         return min(_LEARNING_RATES, key=reached)
 
     def refine(
-        self, start: _Start, settings: TrainingSettings, learning_rate: float
+        self,
+        start: _Start,
+        settings: TrainingSettings,
+        learning_rate: float,
+        progress: Callable[[int], None] = lambda epoch: None,
     ) -> tuple[Matrix, Matrix, list[dict[str, float]]]:
         """Stage 2: the weights of the best epoch, and the losses of each."""
         model = _Softmax(start, self.class_weights, settings)
@@ -171,6 +166,7 @@ class _Fit:
             )
             if loss < best[0]:
                 best, last_better = (loss, weights, bias), epoch
+            progress(epoch)
             if epoch - last_better >= settings.patience:
                 break
         return best[1], best[2], history
