@@ -86,7 +86,7 @@ def train(
     """
     training, judging = data.split("train"), data.split("validation")
     if not len(judging):
-        training, judging = _hold_out(training, settings.seed)
+        training, judging = _hold_out(training, data.labels, settings.seed)
     counts = np.bincount(data.labels[training], minlength=len(classes))
     if missing := [classes[int(i)] for i in np.flatnonzero(counts == 0)]:
         raise BadSource(f"no readable training image of {', '.join(missing)}: add some")
@@ -282,13 +282,16 @@ def _class_weights(counts: npt.NDArray[Any], settings: TrainingSettings) -> Matr
     return np.ones(len(counts), np.float32)
 
 
-def _hold_out(training: Rows, seed: int) -> tuple[Rows, Rows]:
-    shuffled = np.random.default_rng(seed).permutation(training)
-    held = max(1, len(training) // 10)
-    # too few to part with: judged on what it learns from, which the shrinkage survives
+def _hold_out(training: Rows, labels: Labels, seed: int) -> tuple[Rows, Rows]:
+    """A tenth to judge on; every class keeps one image at least."""
     if len(training) < 20:
+        # too few to part with: judged on what it learns from, which the shrinkage survives
         return training, training
-    return np.sort(shuffled[held:]), np.sort(shuffled[:held])
+    shuffled = np.random.default_rng(seed).permutation(training)
+    _, first_of_class = np.unique(labels[shuffled], return_index=True)
+    spare = np.delete(np.arange(len(shuffled)), first_of_class)
+    held = spare[: max(1, len(training) // 10)]
+    return np.sort(np.delete(shuffled, held)), np.sort(shuffled[held])
 
 
 def _best_scale(logits: Matrix, truth: Labels) -> tuple[float, float]:
