@@ -53,6 +53,13 @@ model_backbone_option = click.option(
     metavar="NAME|HANDLE|PATH",
     help="Where to load the model's backbone from.  [default: where it was trained with]",
 )
+image_size_option = click.option(
+    "--image-size",
+    "image_size_px",
+    type=click.IntRange(min=16),
+    metavar="PIXELS",
+    help="Side of the square images the backbone is given, where the model leaves it open.",
+)
 top_option = click.option(
     "--top",
     "top_k",
@@ -150,12 +157,17 @@ def finishes(function: Function) -> Function:
 def _leave(kind: str, message: str, code: ExitCode, as_json: bool) -> None:
     message = " ".join(message.split())
     if as_json:
-        print_json({"error": {"type": kind, "message": message, "exit_code": int(code)}})
+        print_error(kind, message, code)
     click.echo(f"Error: {message}", err=True)
     sys.stdout.flush()
     sys.stderr.flush()
     # a task may still be at work in this process's worker thread: nothing of it is half written
     os._exit(code)
+
+
+def print_error(kind: str, message: str, code: ExitCode) -> None:
+    """What --json gives for a command that failed."""
+    print_json({"error": {"type": kind, "message": message, "exit_code": int(code)}})
 
 
 def print_json(result: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from orchestrator.cli.common import (
     BACKBONE_HELP,
     broker_option,
     finishes,
+    image_size_option,
     json_option,
     print_json,
     store_option,
@@ -20,7 +21,7 @@ from orchestrator.progress import Reporter
 @store_option
 @broker_option
 @click.option("--backbone", metavar="NAME|HANDLE|PATH", help=BACKBONE_HELP)
-@click.option("--image-size", "image_size_px", type=click.IntRange(min=16), metavar="PIXELS")
+@image_size_option
 @json_option
 @finishes
 def doctor_command(

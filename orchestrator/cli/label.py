@@ -1,5 +1,7 @@
 """`retrain label`."""
 
+import sys
+
 import click
 
 from orchestrator.cli.common import (
@@ -14,7 +16,7 @@ from orchestrator.cli.common import (
 )
 from orchestrator.label import LabelRequest, label
 from orchestrator.progress import Reporter
-from workers.contract.errors import BadSource
+from workers.contract.errors import ExitCode
 
 
 @click.command("label")
@@ -51,6 +53,7 @@ def label_command(
             click.echo(f"{row['uri']}:")
         for name, score in zip(row["top_labels"] or [], row["top_scores"] or [], strict=True):
             click.echo(f"{name} {score:.5f}")
-    bad = [row for row in rows if row["label"] is None]
-    if bad:
-        raise BadSource("; ".join(f"{row['uri']}: {row['status']}, {row['error']}" for row in bad))
+    bad = [f"{row['uri']}: {row['status']}, {row['error']}" for row in rows if row["label"] is None]
+    if bad:  # the others are answered all the same
+        click.echo(f"Error: {'; '.join(bad)}", err=True)
+        sys.exit(ExitCode.BAD_INPUT)

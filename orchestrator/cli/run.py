@@ -10,6 +10,7 @@ from orchestrator.cli.common import (
     console,
     extraction_options,
     finishes,
+    image_size_option,
     json_option,
     print_json,
     split_options,
@@ -33,13 +34,7 @@ _TRAINING = TrainingSettings()
 @click.option(
     "--backbone", default=DEFAULT, show_default=True, metavar="NAME|HANDLE|PATH", help=BACKBONE_HELP
 )
-@click.option(
-    "--image-size",
-    "image_size_px",
-    type=click.IntRange(min=16),
-    metavar="PIXELS",
-    help="Side of the square images the backbone is given, where the model leaves it open.",
-)
+@image_size_option
 @extraction_options
 @split_options
 @click.option(
@@ -56,6 +51,7 @@ _TRAINING = TrainingSettings()
     default=_TRAINING.batch_size,
     show_default=True,
     metavar="IMAGES",
+    help="Images for each training step.",
 )
 @click.option(
     "--learning-rate",
@@ -77,6 +73,7 @@ _TRAINING = TrainingSettings()
     default=_TRAINING.label_smoothing,
     show_default=True,
     metavar="FRACTION",
+    help="Part of each label that is spread over all labels.",
 )
 @click.option(
     "--class-weights",
@@ -85,7 +82,14 @@ _TRAINING = TrainingSettings()
     show_default=True,
     help="balanced: every label counts the same, however many images it has.",
 )
-@click.option("--seed", type=int, default=_TRAINING.seed, show_default=True, metavar="N")
+@click.option(
+    "--seed",
+    type=int,
+    default=_TRAINING.seed,
+    show_default=True,
+    metavar="N",
+    help="Of the order in which training sees images.",
+)
 @json_option
 @finishes
 def run_command(

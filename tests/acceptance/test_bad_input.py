@@ -193,6 +193,8 @@ def test_without_json_nothing_is_printed_where_results_go(retrain: Retrain, plac
 
 
 def test_an_option_out_of_range_is_a_usage_error(retrain: Retrain, place: Place) -> None:
-    finished = retrain(*_run(place, place.pictures), "--max-failed-fraction", "3")
+    arguments = (*_run(place, place.pictures), "--max-failed-fraction", "3")
+    assert retrain(*arguments, "--json").json["error"]["exit_code"] == ExitCode.USAGE
+    finished = retrain(*arguments)
     assert (finished.code, finished.stdout) == (ExitCode.USAGE, "")
     assert "--max-failed-fraction" in finished.error

@@ -107,7 +107,7 @@ class Fleet:
 
     def start_run(self, *arguments: str, **environment: str) -> Run:
         process = self.retrain.start(
-            "run", self.source, "--backbone", self.backbone, "--shard-size", "5", "--json",
+            "run", self.source, "--backbone", self.backbone, "--shard-size", "3", "--json",
             *arguments, **{**self.environment, **environment},
         )  # fmt: skip
         return Run(process)
@@ -136,7 +136,7 @@ class Fleet:
             pq.read_table(io.BytesIO(client.get_object(Bucket=BUCKET, Key=key)["Body"].read()))
             for key in self.objects("features/")
         ]
-        return Features.of(pa.concat_tables(tables))
+        return Features.of(tables)
 
     def head(self, model_id: str) -> Mapping[str, npt.NDArray[np.float32]]:
         key = f"{self.prefix}/models/{model_id}/head.npz"
@@ -155,15 +155,14 @@ class Features:
     matrix: npt.NDArray[np.float32]
 
     @classmethod
-    def of(cls, table: pa.Table) -> "Features":
-        table = table.sort_by("uri")
-        size = table.column("feature").type.list_size
-        zeros = [0.0] * size
-        rows = [each or zeros for each in table.column("feature").to_pylist()]
+    def of(cls, shards: list[pa.Table]) -> "Features":
+        rows = [row for shard in shards for row in shard.to_pylist()]
+        rows.sort(key=lambda row: str(row["uri"]))
+        zeros = [0.0] * shards[0].column("feature").type.list_size
         return cls(
-            table.column("uri").to_pylist(),
-            table.column("status").to_pylist(),
-            np.array(rows, np.float32),
+            [row["uri"] for row in rows],
+            [row["status"] for row in rows],
+            np.array([row["feature"] or zeros for row in rows], np.float32),
         )
 
 

@@ -13,8 +13,8 @@ from tests.fleet.harness import BUCKET, Fleet, Undisturbed
 from tests.fleet.proxy import FaultProxy
 from tests.fleet.servers import ACCESS_KEY, SECRET_KEY, CephServer, RedisServer
 
-IMAGES_PER_LABEL = 55
-SHARDS = 44  # of five images each
+IMAGES_PER_LABEL = 31
+SHARDS = 42  # of three images each, but for the last
 
 
 @pytest.fixture(scope="session")

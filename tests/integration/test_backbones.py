@@ -44,6 +44,7 @@ class Hub(NamedTuple):
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("RETRAIN_ALLOW_HTTP_MODELS", "1")
     folder = tmp_path / "served"
     asked: list[str] = []
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from kombu.connection import Connection
 from tests.command import Retrain
 from tests.fleet.harness import BUCKET, Fleet, Undisturbed
 from tests.fleet.servers import CephServer, RabbitServer, RedisServer, until
+from tests.integration.conftest import SHARDS
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -23,7 +25,8 @@ POISON = Path(__file__).parent.parent / "fleet" / "poison"
 
 def test_an_image_that_kills_its_worker_becomes_a_failed_row(fleet: Fleet, bucket: Any) -> None:
     fleet.stop()
-    fleet.start_worker(PYTHONPATH=str(POISON))
+    path = [str(POISON), *filter(None, [os.environ.get("PYTHONPATH")])]
+    fleet.start_worker(PYTHONPATH=os.pathsep.join(path))
     listed = bucket.list_objects_v2(Bucket=BUCKET, Prefix="pictures/")["Contents"]
     for each in listed[::8]:
         name = each["Key"].removeprefix("pictures/")
@@ -66,7 +69,7 @@ def test_status_tells_how_far_a_run_is_and_cancel_ends_it(
 
     until(lambda: progress().get("shards", {}).get("done", 0) > 0, 30, "progress")
     seen = progress()
-    assert seen["shards"]["total"] == 44
+    assert seen["shards"]["total"] == SHARDS
     assert seen["images_per_s"] > 0
     assert 1 <= len(seen["workers"]) <= 2
 

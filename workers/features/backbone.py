@@ -2,8 +2,11 @@
 
 import hashlib
 import importlib
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -183,16 +186,17 @@ def _keras(name: str, source: KerasApplication, image_size_px: int | None) -> _M
         raise BackboneUnavailable(f"no {name}: keras.applications has {', '.join(known)}")
     preprocess = importlib.import_module(build.__module__).preprocess_input
     size = image_size_px or image_size_of(name) or KERAS_DEFAULT_IMAGE_SIZE
-    if source.weights not in ("imagenet", "none") and not tf.io.gfile.exists(source.weights):
+    if source.weights not in ("imagenet", "none") and not Path(source.weights).is_file():
         raise BackboneUnavailable(f"{name}: there is no weights file {source.weights}")
     keras.utils.set_random_seed(0)  # weights=none: the same network in every process
     try:
-        model = build(
-            include_top=False,
-            weights=None if source.weights == "none" else source.weights,
-            input_shape=(size, size, 3),
-            pooling="avg",
-        )
+        with redirect_stdout(sys.stderr):  # where keras tells of a download
+            model = build(
+                include_top=False,
+                weights=None if source.weights == "none" else source.weights,
+                input_shape=(size, size, 3),
+                pooling="avg",
+            )
     except Exception as error:  # keras raises bare Exception where a download fails
         raise BackboneUnavailable(
             f"cannot build {name}: {_first_line(error)}; use ?weights=PATH for a file you have, "

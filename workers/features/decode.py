@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 PREPROCESSING_VERSION = 1
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
 MAX_PIXELS = 100_000_000
 """Pictures of more pixels are refused by their header: 100 Mpx is 300 MB once decoded."""
 
@@ -62,6 +63,8 @@ def _open(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
+        if data.startswith(_BEGINNINGS):
+            raise BadImage("corrupt", "it begins as a picture and does not go on as one") from None
         raise BadImage("unsupported", f"not a {', '.join(FORMATS)} picture{_hint(data)}") from None
     except Image.DecompressionBombError as error:
         raise BadImage("too_large", _one_line(error)) from error

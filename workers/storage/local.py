@@ -65,7 +65,10 @@ class LocalStore:
     def write(self, key: str, data: bytes) -> None:
         path = self._path(key)
         with _translated(str(path)):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except (NotADirectoryError, FileExistsError) as error:
+                raise StoreDenied(f"{path.parent} cannot be a folder: a file is in its way") from error
             descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
             try:
                 with os.fdopen(descriptor, "wb") as file:
