@@ -11,6 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
@@ -109,7 +110,8 @@ class Dispatch:
         TaskFailed for one that kills every worker, or RunCancelled."""
         fresh = iter(self.messages)
         poll_s = _POLL_S if self.engine.is_embedded else _FLEET_POLL_S
-        self.engine.beats.remembers(self._token)
+        with suppress(StoreUnavailable):
+            self.engine.beats.remembers(self._token)
         with ThreadPoolExecutor(_CHECK_THREADS, "check") as pool:
             while self._fill(fresh) or self._flying or self._again:
                 try:

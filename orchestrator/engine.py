@@ -6,7 +6,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from celery import Celery
-from kombu.exceptions import ChannelError, OperationalError
+from kombu.exceptions import OperationalError
 
 from workers.contract.beats import Beats
 from workers.contract.broker import beats_of, configured, without_password
@@ -41,14 +41,16 @@ class Engine:
 
     def waiting(self, queue: str) -> int:
         """Messages that no worker has taken. Raises StoreUnavailable."""
+        connection = self.app.connection_for_write()
         try:
-            with self.app.connection_for_write() as connection:
-                declared = connection.default_channel.queue_declare(queue, passive=True)
-                return int(declared.message_count)
-        except ChannelError:
+            declared = connection.default_channel.queue_declare(queue, passive=True)
+            return int(declared.message_count)
+        except connection.channel_errors:  # no worker has ever listened to it
             return 0
-        except (OperationalError, OSError) as error:
+        except (*connection.connection_errors, OperationalError) as error:
             raise StoreUnavailable(f"the broker does not answer ({error})") from error
+        finally:
+            connection.release()
 
 
 @cache

@@ -5,6 +5,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -133,18 +134,28 @@ def asked(request: Any) -> dict[str, Any]:
 
 def read_runs(store: Store) -> list[dict[str, Any]]:
     """Every run's record, the latest first."""
-    keys = [each.key for each in store.objects("runs/") if each.key.endswith("/run.json")]
-    runs = [json.loads(store.read(key)) for key in keys]
+    try:
+        ids = store.folders("runs/")
+    except ObjectMissing:
+        return []
+    runs = [run for run in map(partial(_record, store), ids) if run is not None]
     return sorted(runs, key=lambda run: str(run["started"]), reverse=True)
+
+
+def _record(store: Store, run_id: str) -> dict[str, Any] | None:
+    try:
+        record: dict[str, Any] = json.loads(store.read(layout.run_record(run_id)))
+    except ObjectMissing:
+        return None
+    return record
 
 
 def read_run(store: Store, run_id: str) -> dict[str, Any]:
     """One run's record. Raises NoSuchRun."""
-    try:
-        run: dict[str, Any] = json.loads(store.read(layout.run_record(run_id)))
-    except ObjectMissing:
-        raise NoSuchRun(f"there is no run {run_id} in {store.url}: see retrain status") from None
-    return run
+    record = _record(store, run_id)
+    if record is None:
+        raise NoSuchRun(f"there is no run {run_id} in {store.url}: see retrain status")
+    return record
 
 
 def _now() -> str:

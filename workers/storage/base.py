@@ -33,8 +33,11 @@ class Store(Protocol):
         """Every object whose key begins with prefix, in no promised order."""
         ...
 
-    def folders(self) -> list[str]:
-        """The names of the first-level folders, sorted; an empty one counts."""
+    def folders(self, prefix: str = "") -> list[str]:
+        """The names of the folders right below prefix, sorted; an empty one counts.
+
+        prefix: "", or a folder with its closing "/".
+        """
         ...
 
     def fetch(self, key: str) -> Blob:

@@ -41,9 +41,9 @@ class LocalStore:
                 if info.key.startswith(prefix):
                     yield info
 
-    def folders(self) -> list[str]:
-        with _translated(self.url):
-            return sorted(entry.name for entry in os.scandir(self.root) if entry.is_dir())
+    def folders(self, prefix: str = "") -> list[str]:
+        with _translated(self.uri(prefix)):
+            return sorted(each.name for each in os.scandir(self._path(prefix)) if each.is_dir())
 
     def fetch(self, key: str) -> Blob:
         data = self.read(key)

@@ -111,10 +111,10 @@ class S3Store:
             for infos in pool.map(self._whole_folder, folders):
                 yield from infos
 
-    def folders(self) -> list[str]:
+    def folders(self, prefix: str = "") -> list[str]:
         return sorted(
-            found["Prefix"][len(self.prefix) :].rstrip("/")
-            for page in self._pages("", Delimiter="/")
+            found["Prefix"][len(self.prefix + prefix) :].rstrip("/")
+            for page in self._pages(prefix, Delimiter="/")
             for found in page.get("CommonPrefixes", [])
         )
 
