@@ -119,6 +119,7 @@ class Dispatch:
                 except StoreUnavailable as error:
                     self._forgive(error)
                 landed = self._land(pool)
+                self.engine.check()
                 self._check_cancelled()
                 self.show(self._snapshot())
                 if self._flying or self._again:

@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 
 from workers.contract.beats import Beats
 from workers.contract.broker import beats_of, configured, without_password
-from workers.contract.errors import NoBroker, StoreUnavailable
+from workers.contract.errors import NoBroker, NoWorker, StoreUnavailable
 from workers.contract.messages import Message
 from workers.contract.settings import MEMORY_BROKER
 from workers.storage import Store
@@ -26,11 +26,17 @@ class Engine:
 
     app: Any
     beats: Beats
+    worker: Any = None
+    """The worker in this process, if that is where the work is done."""
 
     @property
     def is_embedded(self) -> bool:
-        embedded: bool = self.app.conf.broker_url == MEMORY_BROKER
-        return embedded
+        return self.worker is not None
+
+    def check(self) -> None:
+        """Raises NoWorker where the worker in this process has ended."""
+        if self.worker is not None and not self.worker.is_alive():
+            raise NoWorker("the worker in this process has ended: see the log")
 
     def send(self, message: Message) -> None:
         """Raises StoreUnavailable where the broker does not take it."""
@@ -54,18 +60,18 @@ class Engine:
 
 
 @cache
-def _embedded() -> None:
-    resolve_name(_EMBEDDED_WORKER)()
+def _embedded() -> Any:
+    return resolve_name(_EMBEDDED_WORKER)()
 
 
 def open_engine(broker_url: str, store: Store) -> Engine:
     """Raises NoWorker without a broker and without TensorFlow, BadSetting, or NoBroker."""
     app = configured(Celery("retrain-orchestrator", set_as_current=False), broker_url)
+    beats = beats_of(broker_url) or StoreBeats(store)
     if broker_url == MEMORY_BROKER:
-        _embedded()
-    else:
-        _check_connection(app, broker_url)
-    return Engine(app, beats_of(broker_url) or StoreBeats(store))
+        return Engine(app, beats, _embedded())
+    _check_connection(app, broker_url)
+    return Engine(app, beats)
 
 
 def _check_connection(app: Any, broker_url: str) -> None:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from workers.contract.beats import BEAT_EVERY_S, RUNNING, Beat, Beats
-from workers.contract.errors import HandedBack, RetrainError, Retryable, RunCancelled, to_record
+from workers.contract.errors import HandedBack, Retryable, RunCancelled, to_record
 from workers.contract.messages import Message
 from workers.drain import is_over
 from workers.storage import Store
@@ -17,6 +17,7 @@ from workers.storage import Store
 log = logging.getLogger("retrain.worker")
 
 _SHOW_EVERY_S = 1.0
+_ASK_EVERY_S = 5.0
 
 
 def worker_name() -> str:
@@ -24,13 +25,12 @@ def worker_name() -> str:
 
 
 class Pulse:
-    """Sends a beat every few seconds for as long as it is open, and watches for reasons to stop."""
+    """Sends a beat every few seconds for as long as it is open, and tells when it is time to stop."""
 
     def __init__(self, message: Message, beats: Beats, store: Store) -> None:
         self._message, self._beats, self._store = message, beats, store
         self._done = self._total = self._count = 0
-        self._shown_s = 0.0
-        self._cancelled = False
+        self._shown_s, self._asked_s = 0.0, time.monotonic()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
 
@@ -54,10 +54,14 @@ class Pulse:
         self._done, self._total = done, total
         if is_over():
             raise HandedBack("the worker is shutting down")
-        if self._cancelled:
-            raise RunCancelled(f"{self._message.run_id} was cancelled")
-        if time.monotonic() - self._shown_s > _SHOW_EVERY_S:
+        now = time.monotonic()
+        if now - self._shown_s > _SHOW_EVERY_S:
             self._send(RUNNING)
+        # asked here and not beside the beats: a store that does not answer must not stop them
+        if now - self._asked_s > _ASK_EVERY_S:
+            self._asked_s = now
+            if self._message.is_cancelled(self._store.exists):
+                raise RunCancelled(f"{self._message.run_id} was cancelled")
 
     def end(self, state: str, error: Exception | None = None) -> None:
         """The last beat."""
@@ -67,10 +71,6 @@ class Pulse:
     def _run(self) -> None:
         while not self._closed.wait(BEAT_EVERY_S):
             self._send(RUNNING)
-            try:
-                self._cancelled = self._message.is_cancelled(self._store.exists)
-            except RetrainError:
-                continue
 
     def _send(self, state: str, error: dict[str, str] | None = None) -> None:
         self._count += 1
