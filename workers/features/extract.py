@@ -1,8 +1,9 @@
 """The shard loop: images in, one table of features out, a row for every image."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -74,8 +75,11 @@ def compute(
         features[rows] = backbone.features(np.stack([pixels for _, pixels in batch]))
         batch.clear()
 
-    with ThreadPoolExecutor(threads, "decode") as pool:
-        ahead = _in_order(pool, images, backbone, look_ahead=2 * batch_size + threads)
+    look_ahead = 2 * batch_size + threads
+    with (
+        ThreadPoolExecutor(threads, "decode") as pool,
+        closing(_in_order(pool, images, backbone, look_ahead)) as ahead,
+    ):
         for row, result in enumerate(ahead):
             if isinstance(result, BadImage):
                 failures[row] = result
@@ -92,7 +96,7 @@ def compute(
 
 def _in_order(
     pool: ThreadPoolExecutor, images: Sequence[Image], backbone: Network, look_ahead: int
-) -> Iterator[Pixels | BadImage]:
+) -> Generator[Pixels | BadImage]:
     """Decoded images in order, at most look_ahead of them fetched before they are asked for."""
     waiting: deque[Future[Pixels | BadImage]] = deque()
     try:

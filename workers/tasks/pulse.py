@@ -66,6 +66,7 @@ class Pulse:
     def end(self, state: str, error: Exception | None = None) -> None:
         """The last beat."""
         self._closed.set()
+        self._thread.join()  # no beat of a running task after it
         self._send(state, to_record(error) if error else None)
 
     def _run(self) -> None:
