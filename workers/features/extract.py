@@ -96,7 +96,7 @@ def compute(
 
 def _in_order(
     pool: ThreadPoolExecutor, images: Sequence[Image], backbone: Network, look_ahead: int
-) -> Generator[Pixels | BadImage]:
+) -> Generator[Pixels | BadImage, None, None]:
     """Decoded images in order, at most look_ahead of them fetched before they are asked for."""
     waiting: deque[Future[Pixels | BadImage]] = deque()
     try:
