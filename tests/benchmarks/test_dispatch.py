@@ -1,6 +1,6 @@
 """How fast the orchestrator hands out shards: 100,000 that take no time, through a real Redis.
 
-    tests/run tests/benchmarks/test_dispatch.py -m benchmark -s
+    tests/run tests/benchmarks/test_dispatch.py -m benchmark -n 0 -s
 
 Two worker processes do nothing but write an empty result to a folder, as the ceiling of what any
 fleet can ask of one orchestrator. At 1,024 images a shard these are 100 million images.

@@ -88,9 +88,11 @@ def undisturbed(
     broker = RedisServer()
     folder = tmp_path_factory.mktemp("undisturbed")
     fleet = _fleet(retrain, broker.url, ceph.endpoint, "stores/undisturbed", folder)
-    fleet.start_worker()
-    result = fleet.start_run().result()
-    assert len(fleet.objects("features/")) == SHARDS
-    yield Undisturbed(fleet.features(), result, fleet.head(result["model_id"]))
-    fleet.stop()
-    broker.kill()
+    try:
+        fleet.start_worker()
+        result = fleet.start_run().result()
+        assert len(fleet.objects("features/")) == SHARDS
+        yield Undisturbed(fleet.features(), result, fleet.head(result["model_id"]))
+    finally:
+        fleet.stop()
+        broker.kill()
