@@ -52,6 +52,7 @@ class Snapshot:
     waiting: int
     resent: int
     units: int
+    units_total: int
     workers: list[str]
 
 
@@ -91,6 +92,7 @@ class Dispatch:
     messages: Iterable[Message]
     total: int
     units_of: Callable[[Message], int] = lambda message: 0
+    units_total: int = 0
     show: Callable[[Snapshot], None] = lambda snapshot: None
     window: int = WINDOW
 
@@ -272,6 +274,7 @@ class Dispatch:
             self.total - self._done - len(running),
             self._resent,
             self._units + sum(beat.done for beat in running),
+            self.units_total,
             sorted({beat.worker for beat in running}),
         )
 

@@ -62,7 +62,7 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
             {
                 "run_id": run_id,
                 "model_id": model.id,
-                **pipeline.answer(message),
+                **pipeline.answer(message, keep=True),
                 "failed": extraction.failed,
                 "failures_uri": extraction.failures_uri,
                 "extracted": extraction.plan.extracted,

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from workers.contract.errors import TooManyFailures
 from workers.contract.messages import DescribeBackbone, ExtractShard, Message
 from workers.storage import Store, absolute, open_store
 from workers.storage.tables import write_table
+
+log = logging.getLogger("retrain")
 
 _MANIFEST_PART_ROWS = 65_536
 _WRITE_THREADS = 32
@@ -117,6 +120,9 @@ class Pipeline:
         store, listed = open_store(request.store), manifest_id(manifest)
         found = {"command": command, "source": absolute(request.source), "manifest_id": listed}
         with RunRecord(store, run_id, found | facts | asked(request)) as record:
+            store.delete(layout.cancel_mark(run_id))  # a run that was cancelled is taken up again
+            known = "taken up again" if store.exists(layout.run_record(run_id)) else "new"
+            log.info("run %s (%s)", run_id, known)
             record.stage("list", images=manifest.num_rows)
             _write_manifest(store, listed, manifest)
             yield cls.open(store, request.broker_url, reporter, record)
@@ -128,10 +134,8 @@ class Pipeline:
 
     @classmethod
     def open(cls, store: Store, broker_url: str, reporter: Reporter, record: RunRecord) -> "Pipeline":
-        """Find who does the work; a run that was cancelled is taken up again."""
-        engine = open_engine(broker_url, store)
-        store.delete(layout.cancel_mark(record.run_id))
-        return cls(store, engine, reporter, record)
+        """Find who does the work."""
+        return cls(store, open_engine(broker_url, store), reporter, record)
 
     @property
     def run_id(self) -> str:
@@ -155,13 +159,15 @@ class Pipeline:
             update(snapshot.units, None)
             self.record.progress(snapshot)
 
-        Dispatch(self.engine, self.store, messages, len(messages), images_of, show).run()
+        total = sum((sizes or {}).values())
+        Dispatch(self.engine, self.store, messages, len(messages), images_of, total, show).run()
 
-    def answer(self, message: Message) -> Any:
-        """The JSON that a task leaves as its result, which is then removed."""
+    def answer(self, message: Message, *, keep: bool = False) -> Any:
+        """The JSON that a task leaves as its result; removed unless others may ask the same."""
         self.do([message])
         reply = json.loads(self.store.read(message.result_key()))
-        self.store.delete(message.result_key())
+        if not keep:
+            self.store.delete(message.result_key())
         return reply
 
     def describe(self, name: str, image_size_px: int | None) -> Backbone:
@@ -188,7 +194,6 @@ class Pipeline:
             fingerprint=backbone.fingerprint,
             plan=planned.id,
             shards=len(planned.shards),
-            images_to_extract=planned.extracted,
         )
         began = time.monotonic()
         if planned.new_shards:

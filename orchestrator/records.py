@@ -19,9 +19,10 @@ from workers.contract.errors import (
     RunCancelled,
     to_record,
 )
-from workers.storage import Store, absolute
+from workers.storage import Store, absolute, open_store
 
 _PROGRESS_EVERY_S = 5.0
+_LAST_PATIENCE_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,15 @@ class RunRecord:
         """What ended the run goes into its record, where the store can still be written."""
         if isinstance(error, RetrainError):
             stage = "cancelled" if isinstance(error, RunCancelled) else "failed"
-            with suppress(RetrainError):
-                self.stage(stage, error=to_record(error))
+            self._end(stage, error=to_record(error))
         elif isinstance(error, KeyboardInterrupt):
-            with suppress(RetrainError):
-                self.stage("interrupted")
+            self._end("interrupted")
+
+    def _end(self, stage: str, **found: Any) -> None:
+        """Note the end without the store's usual patience: it may be what ended the run."""
+        self._store = open_store(self._store.url, _LAST_PATIENCE_S)
+        with suppress(RetrainError):
+            self.stage(stage, **found)
 
     def stage(self, stage: str, **found: Any) -> None:
         """Note the stage that begins, and what is known by now."""
@@ -100,9 +105,8 @@ class RunRecord:
             return
         self._written_s = now
         rate = snapshot.units / (now - self._began_s)
-        images = self._content.get("images_to_extract", 0)
-        left_s = (images - snapshot.units) / rate if rate and images else None
-        content = {
+        left = snapshot.units_total - snapshot.units
+        content: dict[str, Any] = {
             "stage": self._content.get("stage"),
             "updated": _now(),
             "shards": {
@@ -112,11 +116,12 @@ class RunRecord:
                 "waiting": snapshot.waiting,
                 "sent_again": snapshot.resent,
             },
-            "images_done": snapshot.units,
-            "images_per_s": rate,
-            "seconds_left": left_s,
             "workers": snapshot.workers,
         }
+        if snapshot.units_total:
+            content["images_done"] = snapshot.units
+            content["images_per_s"] = rate
+            content["seconds_left"] = left / rate if rate else None
         self._write(layout.progress(self.run_id), content)
 
     def _write(self, key: str, content: dict[str, Any]) -> None:
@@ -145,7 +150,7 @@ def read_runs(store: Store) -> list[dict[str, Any]]:
 def _record(store: Store, run_id: str) -> dict[str, Any] | None:
     try:
         record: dict[str, Any] = json.loads(store.read(layout.run_record(run_id)))
-    except ObjectMissing:
+    except (ObjectMissing, ValueError):  # half a record is none
         return None
     return record
 

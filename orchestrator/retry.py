@@ -22,6 +22,8 @@ def retry(run_id: str, store: str, broker_url: str, reporter: Reporter) -> tuple
     asked = record["request"] | {"store": store, "broker_url": broker_url}
     asked["extraction"] = ExtractionOptions(**{**asked["extraction"], "retry_failed": True})
     command = record["command"]
+    if command != "run":  # "latest" may be another model by now
+        asked["model"] = record["model_id"]
     if command == "run":
         asked["split"] = SplitRule(**asked["split"])
         asked["training"] = TrainingSettings(**asked["training"])

@@ -178,7 +178,7 @@ class EvaluateModel(Message):
     split: str | None
 
     def name_in_run(self) -> str:
-        return f"evaluate-{self.model_id}-{self.split or 'all'}"
+        return f"evaluate-{self.plan}-{self.split or 'all'}"
 
 
 @dataclass(frozen=True)

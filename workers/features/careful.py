@@ -23,32 +23,46 @@ CRASHED = "crashed"
 
 @dataclass
 class Journal:
-    """`crashed`: rows known to kill; `trying`: the rows [begin, end) that were begun last."""
+    """`crashed`: rows known to kill; `suspect`: a row that a worker died of once; `trying`: the rows
+    [begin, end) that were begun last, none if the last worker ended alive."""
 
     store: Store
     key: str
     crashed: list[int]
-    trying: tuple[int, int] | None
+    suspect: int | None = None
+    trying: tuple[int, int] | None = None
 
     @classmethod
     def open(cls, store: Store, key: str) -> "Journal":
-        """Read what a dead worker left; a single row that it was trying is found guilty."""
+        """Read what a dead worker left. A single row that it was trying is suspect the first time
+        (the worker may have died of something else) and found guilty the second."""
         try:
             left = json.loads(store.read(key))
         except ObjectMissing:
-            return cls(store, key, [], None)
-        journal = cls(store, key, left["crashed"], tuple(left["trying"]))
-        if journal.trying and journal.trying[1] - journal.trying[0] == 1:
-            journal.crashed.append(journal.trying[0])
-            journal.trying = None
+            return cls(store, key, [])
+        trying = tuple(left["trying"]) if left["trying"] else None
+        journal = cls(store, key, left["crashed"], left["suspect"], trying)
+        if trying and trying[1] - trying[0] == 1:
+            if trying[0] == journal.suspect:
+                journal.crashed.append(trying[0])
+                journal.suspect = journal.trying = None
+            else:
+                journal.suspect = trying[0]
         return journal
 
     def begin(self, begin: int, end: int) -> None:
-        record = {"crashed": self.crashed, "trying": (begin, end)}
-        self.store.write(self.key, json.dumps(record).encode())
+        self._write((begin, end))
+
+    def rest(self) -> None:
+        """The worker goes alive: what it was trying did not kill it."""
+        self._write(None)
 
     def close(self) -> None:
         self.store.delete(self.key)
+
+    def _write(self, trying: tuple[int, int] | None) -> None:
+        record = {"crashed": self.crashed, "suspect": self.suspect, "trying": trying}
+        self.store.write(self.key, json.dumps(record).encode())
 
 
 def extract_carefully(
@@ -65,26 +79,30 @@ def extract_carefully(
     failures = {
         row: BadImage(CRASHED, "reading this image killed its worker") for row in journal.crashed
     }
-    for begin, end in _ranges(len(images), batch_size, journal.trying):
-        journal.begin(begin, end)
-        rows = [row for row in range(begin, end) if row not in failures]
-        some = [images[row] for row in rows]
-        found, bad = compute(some, backbone, batch_size=batch_size, threads=threads)
-        features[rows] = found
-        failures |= {rows[at]: why for at, why in bad.items()}
-        progress(end, len(images))
+    try:
+        for begin, end in _ranges(len(images), batch_size, journal.trying):
+            journal.begin(begin, end)
+            rows = [row for row in range(begin, end) if row not in failures]
+            some = [images[row] for row in rows]
+            found, bad = compute(some, backbone, batch_size=batch_size, threads=threads)
+            features[rows] = found
+            failures |= {rows[at]: why for at, why in bad.items()}
+            progress(end, len(images))
+    except Exception:
+        journal.rest()
+        raise
     result = table(images, features, failures)
     journal.close()
     return result
 
 
 def _ranges(images: int, batch_size: int, suspect: tuple[int, int] | None) -> Sequence[tuple[int, int]]:
-    """Batches; the one that a worker died of goes image by image."""
+    """Batches; one that a worker died of, or in, goes image by image."""
     ranges = [(at, min(at + batch_size, images)) for at in range(0, images, batch_size)]
     if suspect is None:
         return ranges
-    return [
-        part
-        for whole in ranges
-        for part in ([(at, at + 1) for at in range(*whole)] if whole == suspect else [whole])
-    ]
+    parts: list[tuple[int, int]] = []
+    for begin, end in ranges:
+        is_hit = begin <= suspect[0] < end
+        parts += [(at, at + 1) for at in range(begin, end)] if is_hit else [(begin, end)]
+    return parts

@@ -5,17 +5,27 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
 from workers.app import app
-from workers.contract.beats import BEAT_EVERY_S, DONE, FAILED, HANDED_BACK, RUNNING, Beat, Beats
+from workers.contract.beats import (
+    BEAT_EVERY_S,
+    DONE,
+    FAILED,
+    HANDED_BACK,
+    IN_PROCESS,
+    RUNNING,
+    Beat,
+    Beats,
+)
 from workers.contract.broker import beats_of
 from workers.contract.errors import (
+    BadMessage,
     HandedBack,
     RetrainError,
-    StoreUnavailable,
     to_record,
 )
 from workers.contract.messages import Message
@@ -24,6 +34,8 @@ from workers.storage.beats import StoreBeats
 from workers.tasks.pulse import Pulse, worker_name
 
 log = logging.getLogger("retrain.worker")
+
+_PAUSE_AFTER_UNKNOWN_S = 5.0
 
 M = TypeVar("M", bound=Message)
 
@@ -43,7 +55,12 @@ def task(
 
     def register(work: Callable[[M, Context], None]) -> Callable[[M, Context], None]:
         def run(payload: Any) -> None:
-            perform(message_type.from_json(payload), work)
+            try:
+                message = message_type.from_json(payload)
+            except BadMessage as error:
+                log.error("a message was refused: %s", error)
+            else:
+                perform(message, work)
 
         app.task(run, name=message_type.task, Request="workers.tasks.loss:TellingRequest")
         return work
@@ -59,13 +76,14 @@ def perform(message: M, work: Callable[[M, Context], None]) -> None:
     except RetrainError as error:  # the store is where failures are told, but for this one
         log.error("%s: %s", message.beat_name(), error)
         if beats is not None:
-            beats.send(message.beat_name(), Beat(FAILED, error=to_record(error)))
+            with suppress(RetrainError):
+                beats.send(message.beat_name(), Beat(FAILED, error=to_record(error)))
         return
     beats = beats or StoreBeats(store)
     if _is_running_elsewhere(message, beats):
         log.info("%s: another worker is at it", message.beat_name())
         return
-    with Pulse(message, beats, store) as pulse:
+    with Pulse(message, beats) as pulse:
         try:
             if not store.exists(message.result_key()) and not message.is_cancelled(store.exists):
                 work(message, Context(store, pulse.progress))
@@ -73,10 +91,13 @@ def perform(message: M, work: Callable[[M, Context], None]) -> None:
             log.info("%s: handed back", message.beat_name())
             pulse.end(HANDED_BACK)
         except Exception as error:
-            if not isinstance(error, RetrainError):
-                log.exception("%s failed", message.beat_name())
             _tell(message, store, error)
             pulse.end(FAILED, error)
+            if not isinstance(error, RetrainError):
+                log.exception("%s failed", message.beat_name())
+                if beats is not IN_PROCESS:
+                    # a machine that is broken must not take every task because it fails fastest
+                    time.sleep(_PAUSE_AFTER_UNKNOWN_S)
         else:
             pulse.end(DONE)
 
@@ -94,7 +115,7 @@ def _is_running_elsewhere(message: Message, beats: Beats) -> bool:
     for _ in range(int(2 * BEAT_EVERY_S) + 2):
         try:
             beat = beats.latest([name]).get(name)
-        except StoreUnavailable:
+        except RetrainError:
             return False
         if beat is None or beat.state != RUNNING or beat.worker == worker_name():
             return False

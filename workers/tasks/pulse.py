@@ -9,10 +9,10 @@ from types import TracebackType
 from typing import Self
 
 from workers.contract.beats import BEAT_EVERY_S, RUNNING, Beat, Beats
-from workers.contract.errors import HandedBack, Retryable, RunCancelled, to_record
+from workers.contract.errors import HandedBack, RetrainError, RunCancelled, to_record
 from workers.contract.messages import Message
 from workers.drain import is_over
-from workers.storage import Store
+from workers.storage import open_store
 
 log = logging.getLogger("retrain.worker")
 
@@ -27,8 +27,8 @@ def worker_name() -> str:
 class Pulse:
     """Sends a beat every few seconds for as long as it is open, and tells when it is time to stop."""
 
-    def __init__(self, message: Message, beats: Beats, store: Store) -> None:
-        self._message, self._beats, self._store = message, beats, store
+    def __init__(self, message: Message, beats: Beats) -> None:
+        self._message, self._beats = message, beats
         self._done = self._total = self._count = 0
         self._shown_s, self._asked_s = 0.0, time.monotonic()
         self._closed = threading.Event()
@@ -57,11 +57,16 @@ class Pulse:
         now = time.monotonic()
         if now - self._shown_s > _SHOW_EVERY_S:
             self._send(RUNNING)
-        # asked here and not beside the beats: a store that does not answer must not stop them
         if now - self._asked_s > _ASK_EVERY_S:
             self._asked_s = now
-            if self._message.is_cancelled(self._store.exists):
+            if self._is_cancelled():
                 raise RunCancelled(f"{self._message.run_id} was cancelled")
+
+    def _is_cancelled(self) -> bool:
+        try:
+            return self._message.is_cancelled(open_store(self._message.store, 0).exists)
+        except RetrainError:  # then nobody knows, and the work goes on
+            return False
 
     def end(self, state: str, error: Exception | None = None) -> None:
         """The last beat."""
@@ -80,5 +85,5 @@ class Pulse:
         beat = Beat(state, name, queue, self._done, self._total, self._count, error)
         try:
             self._beats.send(self._message.beat_name(), beat)
-        except Retryable as error:
+        except RetrainError as error:
             log.warning("%s: a beat was lost: %s", self._message.beat_name(), error)

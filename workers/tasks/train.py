@@ -37,13 +37,8 @@ def train_head(message: TrainHead, context: Context) -> None:
 
     settings = TrainingSettings(**message.training)
     steps = message.shards + settings.epochs
-    shards = []
-    for pair in _shards(
-        context.store, message.run_id, message.plan, message.shards, message.fingerprint
-    ):
-        shards.append(pair)
-        context.progress(len(shards), steps)
-    data = join(shards, message.labels, feature_matrix)
+    shards = _shards(context.store, message.run_id, message.plan, message.shards, message.fingerprint)
+    data = join(_counted(shards, context, steps), message.labels, feature_matrix)
     began = time.monotonic()
     head = train(
         data,
@@ -109,6 +104,14 @@ def _test_rows(scorer: Scorer, data: Dataset) -> pa.Table:
     fine = pa.table({"status": [schemas.OK] * len(rows), "error": pa.nulls(len(rows), pa.string())})
     features: npt.NDArray[Any] = data.features[rows]
     return predictions(scorer, table, fine, features, _TEST_TOP_K)
+
+
+def _counted(
+    shards: Iterator[tuple[pa.Table, pa.Table]], context: Context, steps: int
+) -> Iterator[tuple[pa.Table, pa.Table]]:
+    for number, pair in enumerate(shards, 1):
+        context.progress(number, steps)
+        yield pair
 
 
 def _shards(

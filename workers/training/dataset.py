@@ -1,6 +1,6 @@
 """The features and labels of a run's images, as arrays."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ class Dataset:
 
 
 def join(
-    shards: Sequence[tuple[pa.Table, pa.Table]],
+    shards: Iterable[tuple[pa.Table, pa.Table]],
     labels: Sequence[str],
     matrix: Callable[[pa.Table], Floats],
 ) -> Dataset:
@@ -46,4 +46,6 @@ def join(
     order = np.argsort(np.asarray(table.column("uri")), kind="stable")
     table = table.take(pa.array(order))
     numbers = np.array([index[each] for each in table.column("label").to_pylist()], np.int32)
-    return Dataset(np.concatenate(features)[order], numbers, table)
+    matrix_in_order = np.concatenate(features)
+    features.clear()  # not three copies at once
+    return Dataset(matrix_in_order[order], numbers, table)

@@ -79,7 +79,8 @@ def train(
 ) -> Head:
     """The head that does best on the validation images. Deterministic for one seed.
 
-    progress: called after every epoch of the refinement with its number; what it raises ends it.
+    progress: called after every epoch with its number, 0 while the learning rate is looked for;
+    what it raises ends the training.
 
     Without validation images, a tenth of the training images judges instead. Raises BadSource
     where a class has no training image.
@@ -93,7 +94,7 @@ def train(
     scaling = _scaling(data.features, training)
     fit = _Fit(data, scaling, training, judging, _class_weights(counts, settings))
     start = fit.start()
-    rate = settings.learning_rate or fit.choose_learning_rate(start, settings)
+    rate = settings.learning_rate or fit.choose_learning_rate(start, settings, progress)
     weights, bias, history = fit.refine(start, settings, rate, progress)
     chosen = {"shrinkage": start.shrinkage, "learning_rate": rate, "settings": asdict(settings)}
     return _folded(scaling, weights, bias, chosen, history)
@@ -125,7 +126,9 @@ class _Fit:
         assert best is not None
         return best
 
-    def choose_learning_rate(self, start: _Start, settings: TrainingSettings) -> float:
+    def choose_learning_rate(
+        self, start: _Start, settings: TrainingSettings, progress: Callable[[int], None]
+    ) -> float:
         """The rate that reaches the lowest validation loss, tried on a part of the images."""
         some = self.training
         if len(some) > _SEARCH_IMAGES:
@@ -135,7 +138,8 @@ class _Fit:
         part = _Fit(self.data, self.scaling, some, self.judging, self.class_weights)
 
         def reached(rate: float) -> float:
-            return min(step["validation_loss"] for step in part.refine(start, settings, rate)[2])
+            history = part.refine(start, settings, rate, lambda epoch: progress(0))[2]
+            return min(step["validation_loss"] for step in history)
 
         return min(_LEARNING_RATES, key=reached)
 
@@ -284,13 +288,15 @@ def _class_weights(counts: npt.NDArray[Any], settings: TrainingSettings) -> Matr
 
 def _hold_out(training: Rows, labels: Labels, seed: int) -> tuple[Rows, Rows]:
     """A tenth to judge on; every class keeps one image at least."""
+    # too few to part with are judged on what they teach, which the shrinkage survives
     if len(training) < 20:
-        # too few to part with: judged on what it learns from, which the shrinkage survives
         return training, training
     shuffled = np.random.default_rng(seed).permutation(training)
     _, first_of_class = np.unique(labels[shuffled], return_index=True)
     spare = np.delete(np.arange(len(shuffled)), first_of_class)
     held = spare[: max(1, len(training) // 10)]
+    if not len(held):
+        return training, training
     return np.sort(np.delete(shuffled, held)), np.sort(shuffled[held])
 
 
