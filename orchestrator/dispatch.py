@@ -32,8 +32,13 @@ from workers.storage import Store
 log = logging.getLogger("retrain")
 
 WINDOW = 256
-MAX_ATTEMPTS = 12
-MAX_FAILURES = 3
+MAX_ATTEMPTS = 30
+"""Workers that may die of one task."""
+MAX_FAILURES = 6
+MAX_FAILED_WORKERS = 3
+"""Times, and workers, that may fail at one task for a reason that may pass."""
+MAX_UNANSWERED = 5
+"""Times a message may vanish without a worker's word."""
 
 _POLL_S = 0.05
 _FLEET_POLL_S = 0.5
@@ -70,6 +75,9 @@ class _Flight:
     beat: Beat | None = None
     attempts: int = 0
     failures: int = 0
+    failed_at: set[str] = field(default_factory=set)
+    unanswered: int = 0
+    held_until_s: float = 0.0
 
     def saw(self, beat: Beat | None, now_s: float) -> None:
         if beat is not None and beat != self.beat:
@@ -114,7 +122,8 @@ class Dispatch:
         poll_s = _POLL_S if self.engine.is_embedded else _FLEET_POLL_S
         with suppress(StoreUnavailable):
             self.engine.beats.remembers(self._token)
-        with ThreadPoolExecutor(_CHECK_THREADS, "check") as pool:
+        pool = ThreadPoolExecutor(_CHECK_THREADS, "check")
+        try:
             while self._fill(fresh) or self._flying or self._again:
                 try:
                     self._listen()
@@ -127,17 +136,27 @@ class Dispatch:
                 if self._flying or self._again:
                     # when results come in, more are on their way
                     time.sleep(_POLL_S if landed else poll_s)
+        finally:  # whoever interrupts does not wait for a store that does not answer
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _fill(self, fresh: Iterator[Message]) -> bool:
         """Send until the window is full; whether there is more to send."""
         while len(self._flying) < self.window:
-            flight = self._again.popleft() if self._again else self._next(fresh)
+            flight = self._next_again() or self._next(fresh)
             if flight is None:
                 return False
             if not self._send(flight):
                 self._again.appendleft(flight)
                 return True
         return True
+
+    def _next_again(self) -> _Flight | None:
+        now = time.monotonic()
+        for flight in self._again:
+            if flight.held_until_s <= now:
+                self._again.remove(flight)
+                return flight
+        return None
 
     def _next(self, fresh: Iterator[Message]) -> _Flight | None:
         message = next(fresh, None)
@@ -194,7 +213,25 @@ class Dispatch:
             elif flight.beat is not None and flight.beat.state == DONE:
                 self._resend(flight, "it ended without its result")
             elif flight.beat is None and (empty[flight.message.queue] or self._overtaken(flight)):
+                self._count_unanswered(flight)
                 self._resend(flight, "no worker has it, and it waits no more")
+            elif flight.beat is None:
+                self._warn_without_workers(flight.message.queue)
+
+    def _count_unanswered(self, flight: _Flight) -> None:
+        flight.unanswered += 1
+        if flight.unanswered > MAX_UNANSWERED:
+            raise TaskFailed(
+                f"no worker answers for {flight.message.beat_name()}: see the workers' logs; are they "
+                "of this version, and may they use this store (--allow)?"
+            )
+
+    def _warn_without_workers(self, queue: str) -> None:
+        workers = self.engine.beats.workers()
+        if workers is not None and not any(queue in worker.queues for worker in workers):
+            self._warn(
+                "no worker listens to %s: start one with retrain worker --queues %s", queue, queue
+            )
 
     def _overtaken(self, flight: _Flight) -> bool:
         """Whether a worker began a later message of the same queue: queues keep their order."""
@@ -247,11 +284,14 @@ class Dispatch:
             record = json.loads(self.store.read(key))
         error = from_record(record)
         flight.failures += 1
+        flight.failed_at.add(flight.beat.worker if flight.beat else "")
         # an unknown error may be one machine's (its disk is full, say)
         may_pass = isinstance(error, Retryable | TaskFailed) and not self.engine.is_embedded
-        if not may_pass or flight.failures >= MAX_FAILURES:
+        is_hopeless = flight.failures >= MAX_FAILURES or len(flight.failed_at) >= MAX_FAILED_WORKERS
+        if not may_pass or is_hopeless:
             raise error
         self.store.delete(key)
+        flight.held_until_s = time.monotonic() + 2**flight.failures
         self._resend(flight, str(error))
 
     def _check_cancelled(self) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from uuid import uuid4
 
 from orchestrator.engine import Engine, open_engine
@@ -88,8 +89,11 @@ def _broker(request: DoctorRequest) -> str:
 
 def _workers(engine: Engine) -> str:
     if engine.is_embedded:
-        return "one, in this process"
+        gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+        return f"one, in this process ({gpus} GPU)"
     workers = engine.beats.workers()
+    if workers is None:
+        return "this broker does not tell who listens: see the workers' logs"
     if not workers:
         raise NoWorker("none is listening: start one with retrain worker --broker ...")
     listed = [

@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 
 from workers.contract.beats import Beats
 from workers.contract.broker import beats_of, configured, without_password
-from workers.contract.errors import NoBroker, NoWorker, StoreUnavailable
+from workers.contract.errors import BrokerUnavailable, NoBroker, NoWorker
 from workers.contract.messages import Message
 from workers.contract.settings import MEMORY_BROKER
 from workers.storage import Store
@@ -39,14 +39,14 @@ class Engine:
             raise NoWorker("the worker in this process has ended: see the log")
 
     def send(self, message: Message) -> None:
-        """Raises StoreUnavailable where the broker does not take it."""
+        """Raises BrokerUnavailable where the broker does not take it."""
         try:
             self.app.send_task(message.task, args=[message.to_json()], queue=message.queue, retry=False)
         except (OperationalError, OSError) as error:
-            raise StoreUnavailable(f"the broker does not answer ({error})") from error
+            raise BrokerUnavailable(f"the broker does not answer ({error})") from error
 
     def waiting(self, queue: str) -> int:
-        """Messages that no worker has taken. Raises StoreUnavailable."""
+        """Messages that no worker has taken. Raises BrokerUnavailable."""
         connection = self.app.connection_for_write()
         try:
             declared = connection.default_channel.queue_declare(queue, passive=True)
@@ -54,7 +54,7 @@ class Engine:
         except connection.channel_errors:  # no worker has ever listened to it
             return 0
         except (*connection.connection_errors, OperationalError) as error:
-            raise StoreUnavailable(f"the broker does not answer ({error})") from error
+            raise BrokerUnavailable(f"the broker does not answer ({error})") from error
         finally:
             connection.release()
 

@@ -36,7 +36,9 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     began = time.monotonic()
     model = read_model(open_store(request.store), request.model)
     with reporter.stage("listing", None) as update:
-        manifest = list_images(request.source, labelled=True, rule=request.rule, progress=update)
+        manifest = list_images(
+            request.source, labelled=True, rule=request.rule, leave_out=request.store, progress=update
+        )
     manifest = _judged(manifest, model, request)
     run_id = named(
         request.source,

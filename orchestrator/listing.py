@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from orchestrator.split import split_of
 from workers import storage
 from workers.contract import schemas
-from workers.contract.errors import BadManifest, BadSource, ObjectMissing
+from workers.contract.errors import BadManifest, BadSetting, BadSource, ObjectMissing, StoreDenied
 from workers.contract.layout import digest
 from workers.storage import ObjectInfo, Store
 
@@ -44,6 +44,10 @@ class SplitRule:
     test_percentage: float = 10
     root: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.validation_percentage + self.test_percentage > 100:
+            raise BadSetting("--validation-percentage and --testing-percentage exceed 100 together")
+
     def of(self, path: str) -> str:
         hashed = path if self.root is None else f"{self.root.rstrip('/')}/{path}"
         return split_of(hashed, self.validation_percentage, self.test_percentage)
@@ -54,17 +58,22 @@ def is_manifest(source: str) -> bool:
 
 
 def list_images(
-    source: str, *, labelled: bool, rule: SplitRule, progress: Progress = lambda done, total: None
+    source: str,
+    *,
+    labelled: bool,
+    rule: SplitRule,
+    leave_out: str = "",
+    progress: Progress = lambda done, total: None,
 ) -> pa.Table:
     """The images of a source (schema: `schemas.MANIFEST`), by address.
 
-    `labelled` asks for a label and a split of each. Raises BadSource, whose message says what to
-    change.
+    `labelled` asks for a label and a split of each; `leave_out` is a store that may lie inside the
+    source. Raises BadSource, whose message says what to change.
     """
     rows = (
         _from_manifest(source, labelled, rule, progress)
         if is_manifest(source)
-        else _from_folder(source, labelled, rule, progress)
+        else _from_folder(source, labelled, rule, leave_out, progress)
     )
     if not rows:
         raise BadSource(f"no images in {source}")
@@ -100,13 +109,18 @@ def manifest_id(table: pa.Table) -> str:
 
 
 def _from_folder(
-    source: str, labelled: bool, rule: SplitRule, progress: Progress
+    source: str, labelled: bool, rule: SplitRule, leave_out: str, progress: Progress
 ) -> list[dict[str, Any]]:
     store = storage.open_store(source)
-    found = _image_files(store, source, progress)
+    inside = f"{storage.open_store(leave_out).url}/" if leave_out else ""
+    found = [
+        each
+        for each in _image_files(store, source, progress)
+        if not inside or not store.uri(each.key).startswith(inside)
+    ]
     if labelled:
-        found = _below_label_folders(store, source, found)
-    versions = _each(found, lambda each: each if each.version else store.info(each.key), progress)
+        found = _below_label_folders(store, source, found, inside)
+    versions = _each(found, lambda each: each if each.version else _info(store, each.key), progress)
     return [
         {
             "uri": store.uri(each.key),
@@ -142,12 +156,18 @@ def _existing(store: Store, source: str) -> Iterable[ObjectInfo]:
     return store.objects()
 
 
-def _below_label_folders(store: Store, source: str, found: list[ObjectInfo]) -> list[ObjectInfo]:
+def _below_label_folders(
+    store: Store, source: str, found: list[ObjectInfo], leave_out: str
+) -> list[ObjectInfo]:
     inside = [each for each in found if "/" in each.key]
     if stray := len(found) - len(inside):
         log.warning("%d images lie in no label's folder and are left out", stray)
     labels = {each.key.partition("/")[0] for each in inside}
-    folders = [name for name in store.folders() if not name.startswith(".")]
+    folders = [
+        name
+        for name in store.folders()
+        if not name.startswith(".") and f"{store.uri(name)}/" != leave_out
+    ]
     if empty := [name for name in folders if name not in labels]:
         raise BadSource(
             f"no images in {', '.join(store.uri(name) for name in empty)}: every folder in "
@@ -170,7 +190,7 @@ def _from_manifest(
     doubled = [uri for uri, count in Counter(row["uri"] for row in rows).items() if count > 1]
     if doubled:
         raise BadManifest(f"{source}: {doubled[0]} is listed more than once")
-    infos = _each([row["uri"] for row in rows], _info, progress)
+    infos = _each([row["uri"] for row in rows], _info_of_uri, progress)
     return [
         {
             "uri": row["uri"],
@@ -200,7 +220,7 @@ def _read_manifest(source: str) -> list[dict[str, Any]]:
             table = pa_csv.read_csv(io.BytesIO(data), convert_options=text)
         else:
             table = pq.read_table(io.BytesIO(data))
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BadManifest(f"{source} is not readable: {error}") from error
     return _checked(source, table)
 
@@ -216,6 +236,9 @@ def _checked(source: str, table: pa.Table) -> list[dict[str, Any]]:
     columns = [name for name in ("uri", "label", "split") if name in table.column_names]
     if doubled := [name for name in columns if table.column_names.count(name) > 1]:
         raise BadManifest(f"{source} has more than one column {doubled[0]}")
+    for name in ("uri", "split"):
+        if name in table.column_names and not pa.types.is_string(_plain(table, name)):
+            raise BadManifest(f"{source}: column {name} is {table.schema.field(name).type}, not string")
     rows: list[dict[str, Any]] = table.select(columns).to_pylist()
     for number, row in enumerate(rows, 1):
         if not row["uri"]:
@@ -229,12 +252,24 @@ def _checked(source: str, table: pa.Table) -> list[dict[str, Any]]:
     return rows
 
 
-def _info(uri: str) -> ObjectInfo:
+def _plain(table: pa.Table, name: str) -> pa.DataType:
+    kind = table.schema.field(name).type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.string() if pa.types.is_large_string(kind) or pa.types.is_null(kind) else kind
+
+
+def _info_of_uri(uri: str) -> ObjectInfo:
+    folder, _, name = uri.rpartition("/")
+    return _info(storage.open_store(folder or "/"), name)
+
+
+def _info(store: Store, key: str) -> ObjectInfo:
+    """Size and version; an image that cannot be read is a row all the same, and extraction says why."""
     try:
-        return storage.info(uri)
-    except ObjectMissing:
-        # a row all the same: extraction will say that it is missing
-        return ObjectInfo(uri, 0, f"missing-{digest([uri])}")
+        return store.info(key)
+    except (ObjectMissing, StoreDenied):
+        return ObjectInfo(key, 0, f"unread-{digest([store.uri(key)])}")
 
 
 def _each(items: Sequence[Any], work: Callable[[Any], ObjectInfo], progress: Progress) -> list[Any]:

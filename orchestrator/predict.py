@@ -32,7 +32,9 @@ def predict(request: PredictRequest, reporter: Reporter) -> dict[str, Any]:
     began = time.monotonic()
     model = read_model(open_store(request.store), request.model)
     with reporter.stage("listing", None) as update:
-        manifest = list_images(request.source, labelled=False, rule=SplitRule(), progress=update)
+        manifest = list_images(
+            request.source, labelled=False, rule=SplitRule(), leave_out=request.store, progress=update
+        )
     run_id = named(request.source, manifest=manifest_id(manifest), model=model.id, top_k=request.top_k)
     with Pipeline.begun("predict", run_id, request, manifest, reporter, model_id=model.id) as pipeline:
         backbone = describe_as_trained(pipeline, model, request.backbone)
@@ -57,6 +59,7 @@ def _score(pipeline: Pipeline, model: Model, extraction: Extraction, top_k: int)
     # another plan is another set of prediction shards: they must not mix
     job = f"{pipeline.run_id}-{plan.id[:8]}"
     pipeline.record.stage("score", job=job)
+    scored = {each.key for each in pipeline.store.objects(layout.predictions_prefix(job))}
     messages = [
         ScoreShard(
             pipeline.store.url,
@@ -69,6 +72,7 @@ def _score(pipeline: Pipeline, model: Model, extraction: Extraction, top_k: int)
             min(top_k, len(model.labels)),
         )
         for shard in plan.shards
+        if layout.predictions(job, shard.id) not in scored
     ]
     sizes = {shard.id: shard.rows.num_rows for shard in plan.shards}
     with pipeline.reporter.stage("scoring", extraction.total) as update:

@@ -68,7 +68,7 @@ class Reporter:
     def _bar(self, name: str, total: int | None) -> Iterator[Update]:
         columns = [
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),

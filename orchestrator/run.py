@@ -32,7 +32,9 @@ def run(request: RunRequest, reporter: Reporter) -> dict[str, Any]:
     """List, extract, train, evaluate, export. Returns the JSON result of the command."""
     began = time.monotonic()
     with reporter.stage("listing", None) as update:
-        manifest = list_images(request.source, labelled=True, rule=request.split, progress=update)
+        manifest = list_images(
+            request.source, labelled=True, rule=request.split, leave_out=request.store, progress=update
+        )
     labels = check_labels(manifest)
     run_id = named(
         request.source,

@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import warnings
+from contextlib import suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,18 +21,21 @@ from typing import Any
 
 from celery import bootsteps, signals
 from celery.platforms import SecurityWarning
+from celery.worker.state import active_requests
 
 from workers import drain, storage
 from workers.app import app
-from workers.contract.beats import BEAT_EVERY_S, Beats, WorkerInfo
+from workers.contract.beats import BEAT_EVERY_S, HANDED_BACK, Beat, Beats, WorkerInfo
 from workers.contract.broker import beats_of, configured, without_password
 from workers.contract.errors import BadSetting, NoWorker, RetrainError
 from workers.contract.messages import EXTRACT_QUEUE, QUEUES, TRAIN_QUEUE
 from workers.contract.settings import Settings
+from workers.tasks.loss import message_of
 
 log = logging.getLogger("retrain.worker")
 
 _GREET_EVERY_S = 10.0
+_LATE_AFTER_S = 5.0
 _STOPPED_AT_ONCE = 128 + signal.SIGTERM
 
 
@@ -51,7 +55,7 @@ def run_worker(settings: Settings) -> int:
     if settings.heartbeat_file:
         _Heartbeat.file = settings.heartbeat_file
         app.steps["worker"].add(_Heartbeat)
-    _connect_signals(settings)
+    _connect_signals(settings, beats)
     worker = app.Worker(
         hostname=f"retrain@{socket.gethostname()}-{os.getpid()}",
         pool="prefork",
@@ -88,10 +92,13 @@ def _check(queues: list[str]) -> None:
         )
 
 
-def _connect_signals(settings: Settings) -> None:
+def _connect_signals(settings: Settings, beats: Beats | None) -> None:
     def begin_drain(**_: Any) -> None:
         drain.begin(settings.drain_s)
         signal.signal(signal.SIGTERM, _stop_at_once)
+        late = threading.Timer(settings.drain_s + _LATE_AFTER_S, _hand_back_for, args=(beats,))
+        late.daemon = True
+        late.start()
         log.info("stopping: %g s to finish the task at hand", settings.drain_s)
 
     # connected at all, it keeps Celery from setting up logs of its own
@@ -104,11 +111,26 @@ def _logs_are_set_up(**_: Any) -> None:
 
 
 def _stop_at_once(number: int, frame: FrameType | None) -> None:
+    _end(_STOPPED_AT_ONCE)
+
+
+def _hand_back_for(beats: Beats | None) -> None:
+    """The process that works did not come to a point where it could hand back (it loads a backbone,
+    say): it is ended, and its task handed back in its name."""
+    for request in list(active_requests):
+        message = message_of(request)
+        if message is not None and beats is not None:
+            with suppress(RetrainError):
+                beats.send(message.beat_name(), Beat(HANDED_BACK, queue=message.queue))
+    _end(0)
+
+
+def _end(code: int) -> None:
     from billiard import active_children
 
     for child in active_children():
         os.kill(child.pid, signal.SIGKILL)
-    os._exit(_STOPPED_AT_ONCE)
+    os._exit(code)
 
 
 class _Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]

@@ -2,10 +2,13 @@
 
 import functools
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
@@ -14,10 +17,24 @@ from orchestrator.pipeline import ExtractionOptions
 from workers.contract.backbones import BACKBONES
 from workers.contract.errors import ExitCode, RetrainError
 from workers.contract.settings import BROKER_VARIABLE, MEMORY_BROKER, STORE_VARIABLE
+from workers.storage import absolute
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+log = logging.getLogger("retrain")
+
 DEFAULT_STORE = "./retrain-store"
+
+
+def located_backbone(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """A backbone as any machine and folder can find it: local paths are made absolute."""
+    if value is None:
+        return None
+    if "://" in value and "@" in urlsplit(value).netloc:
+        raise click.BadParameter("a URL with a password would be kept with the model; leave it out")
+    is_local = "://" not in value and not value.startswith("keras:") and Path(value).exists()
+    return absolute(value) if is_local else value
+
 
 store_option = click.option(
     "--store",
@@ -51,6 +68,7 @@ model_option = click.option(
 model_backbone_option = click.option(
     "--backbone",
     metavar="NAME|HANDLE|PATH",
+    callback=located_backbone,
     help="Where to load the model's backbone from.  [default: where it was trained with]",
 )
 image_size_option = click.option(
@@ -147,6 +165,10 @@ def finishes(function: Function) -> Function:
             function(*args, **options)
         except RetrainError as error:
             _leave(type(error).__name__, str(error), error.exit_code, options.get("as_json", False))
+        except Exception as error:
+            log.exception("this is a fault of retrain, not yours")
+            message = f"{type(error).__name__}: {error}"
+            _leave("Unexpected", message, ExitCode.FAILED, options.get("as_json", False))
         except KeyboardInterrupt:
             message = "interrupted; what was done is kept: the same command goes on from there"
             _leave("Interrupted", message, ExitCode.INTERRUPTED, options.get("as_json", False))
@@ -176,4 +198,4 @@ def print_json(result: dict[str, Any]) -> None:
 
 def console() -> Console:
     """Where results go: stdout, wide enough for names where it is no terminal."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)

@@ -10,6 +10,7 @@ from orchestrator.cli.common import (
     finishes,
     image_size_option,
     json_option,
+    located_backbone,
     print_json,
     store_option,
 )
@@ -20,7 +21,7 @@ from orchestrator.progress import Reporter
 @click.command("doctor")
 @store_option
 @broker_option
-@click.option("--backbone", metavar="NAME|HANDLE|PATH", help=BACKBONE_HELP)
+@click.option("--backbone", metavar="NAME|HANDLE|PATH", callback=located_backbone, help=BACKBONE_HELP)
 @image_size_option
 @json_option
 @finishes

@@ -12,6 +12,7 @@ from orchestrator.cli.common import (
     finishes,
     image_size_option,
     json_option,
+    located_backbone,
     print_json,
     split_options,
     store_option,
@@ -32,7 +33,12 @@ _TRAINING = TrainingSettings()
 @store_option
 @broker_option
 @click.option(
-    "--backbone", default=DEFAULT, show_default=True, metavar="NAME|HANDLE|PATH", help=BACKBONE_HELP
+    "--backbone",
+    default=DEFAULT,
+    show_default=True,
+    metavar="NAME|HANDLE|PATH",
+    callback=located_backbone,
+    help=BACKBONE_HELP,
 )
 @image_size_option
 @extraction_options

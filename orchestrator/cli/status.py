@@ -28,9 +28,9 @@ def status_command(run_id: str | None, store: str, watch: bool, as_json: bool) -
     retrain status flowers-3f9a2c1b04de --watch --store s3://features/flowers
     """
     place = open_store(store)
+    if watch and (run_id is None or as_json):
+        raise BadSetting("--watch needs a RUN, and goes without --json")
     if run_id is None:
-        if watch:
-            raise BadSetting("--watch needs a RUN: see retrain status")
         runs = read_runs(place)
         if as_json:
             print_json({"runs": runs})
@@ -38,7 +38,7 @@ def status_command(run_id: str | None, store: str, watch: bool, as_json: bool) -
             console().print(status_table(runs))
         return
     status = read_status(place, run_id)
-    while watch and not as_json and not is_over(status):
+    while watch and not is_over(status):
         console().print(run_status_table(status))
         time.sleep(_WATCH_EVERY_S)
         status = read_status(place, run_id)

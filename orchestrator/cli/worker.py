@@ -58,7 +58,7 @@ def worker_command(
     settings = replace(
         given,
         broker_url=broker or given.broker_url,
-        queues=tuple(queues.split(",")) if queues else given.queues,
+        queues=tuple(name.strip() for name in queues.split(",")) if queues else given.queues,
         allow=allow or given.allow,
         drain_s=given.drain_s if drain_s is None else drain_s,
     )

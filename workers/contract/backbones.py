@@ -16,6 +16,7 @@ class KnownBackbone:
     image_size_px: int
     feature_size: int
     value_range: tuple[float, float] = (0.0, 1.0)
+    """What its pixels are scaled to before they reach it."""
 
 
 _HUB = "https://tfhub.dev/google/"
@@ -75,3 +76,9 @@ def image_size_of(name: str) -> int | None:
         if name in (known, row.handle):
             return row.image_size_px
     return None
+
+
+def value_range_of(name: str) -> tuple[float, float]:
+    """The range of the pixels that a name or its handle takes: [0, 1] unless the table differs."""
+    rows = [row for known, row in BACKBONES.items() if name in (known, row.handle)]
+    return rows[0].value_range if rows else (0.0, 1.0)

@@ -13,10 +13,8 @@ RUNNING = "running"
 DONE = "done"
 FAILED = "failed"
 # The task ended without a result, and somebody should do it again at once:
-HANDED_BACK = "handed back"
-"""the worker is shutting down, or another one is at it"""
-LOST = "lost"
-"""the task's process died"""
+HANDED_BACK = "handed back"  # the worker is shutting down
+LOST = "lost"  # the task's process died
 
 BEAT_EVERY_S = 5.0
 SILENCE_S = 40.0
@@ -80,8 +78,8 @@ class Beats(Protocol):
         """Say that a worker is there."""
         ...
 
-    def workers(self) -> list[WorkerInfo]:
-        """The workers that were there a moment ago."""
+    def workers(self) -> list[WorkerInfo] | None:
+        """The workers that were there a moment ago; None where that cannot be known."""
         ...
 
     def remembers(self, token: str) -> bool:
@@ -114,8 +112,8 @@ class MemoryBeats:
     def greet(self, worker: WorkerInfo) -> None:
         pass
 
-    def workers(self) -> list[WorkerInfo]:
-        return []
+    def workers(self) -> list[WorkerInfo] | None:
+        return None
 
     def remembers(self, token: str) -> bool:
         return True

@@ -6,6 +6,7 @@ which would deliver a long task again while it runs, never applies. RabbitMQ kee
 is done, since it delivers again what a lost connection held, and hands out one at a time that way.
 """
 
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -63,7 +64,14 @@ def configured(app: Celery, broker_url: str) -> Celery:
 
 def check_url(broker_url: str) -> str:
     """The scheme of a broker URL. Raises BadSetting."""
-    scheme = urlsplit(broker_url).scheme
+    try:
+        scheme = urlsplit(broker_url).scheme
+        _ = urlsplit(broker_url).port
+    except ValueError as error:
+        raise BadSetting(
+            f"{without_password(broker_url)} is no URL ({error}): write special characters of a "
+            "password as %2F, %23 and so on"
+        ) from None
     if broker_url != MEMORY_BROKER and scheme not in _SCHEMES:
         raise BadSetting(
             f"no broker at {without_password(broker_url)}: use redis://, rediss:// or amqp://"
@@ -72,13 +80,8 @@ def check_url(broker_url: str) -> str:
 
 
 def without_password(url: str) -> str:
-    """A URL that may be shown."""
-    parts = urlsplit(url)
-    if not parts.password:
-        return url
-    user = parts.username or ""
-    at = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{user}:***@{at}").geturl()
+    """A URL that may be shown: whatever stands before its last @, or behind a ?, does not."""
+    return re.sub(r"\?.*", "", re.sub(r"://.*@", "://***@", url))
 
 
 def beats_of(broker_url: str) -> Beats | None:

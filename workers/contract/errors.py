@@ -48,6 +48,12 @@ class StoreUnavailable(Retryable):
     exit_code = ExitCode.STORE
 
 
+class BrokerUnavailable(StoreUnavailable):
+    """The broker, or the Redis with the beats, does not answer."""
+
+    exit_code = ExitCode.FLEET
+
+
 class StoreDenied(Permanent):
     """The store refuses: credentials, permissions, a bucket that is not there, a full disk."""
 

@@ -8,13 +8,10 @@ retrain:memory:TOKEN     set once; gone when Redis lost what it knew
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workers.contract.beats import RUNNING, SILENCE_S, Beat, WorkerInfo, running_set
-from workers.contract.errors import StoreUnavailable
-
-if TYPE_CHECKING:
-    pass
+from workers.contract.errors import BrokerUnavailable
 
 _RUNNING_EXPIRES_S = 30
 _ENDED_EXPIRES_S = 120
@@ -99,4 +96,4 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        raise StoreUnavailable(f"Redis does not answer ({type(error).__name__})") from error
+        raise BrokerUnavailable(f"Redis does not answer ({type(error).__name__})") from error

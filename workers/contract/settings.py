@@ -4,6 +4,7 @@ AWS's own variables (AWS_ENDPOINT_URL_S3, AWS_PROFILE, ...) are read by boto3, a
 by tensorflow_hub.
 """
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,10 @@ def _list(name: str) -> tuple[str, ...]:
 def _number(name: str, default: float) -> float:
     text = _get(name)
     try:
-        return float(text) if text else default
+        number = float(text) if text else default
+        if not math.isfinite(number):
+            raise ValueError
+        return number
     except ValueError:
         raise BadSetting(f"{name}={text!r} is no number") from None
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from workers.contract.backbones import KERAS_DEFAULT_IMAGE_SIZE, image_size_of
+from workers.contract.backbones import KERAS_DEFAULT_IMAGE_SIZE, image_size_of, value_range_of
 from workers.contract.errors import BackboneChanged, BackboneUnavailable
 from workers.contract.layout import digest
 from workers.features.decode import PREPROCESSING_VERSION
@@ -119,8 +119,10 @@ def _saved_model(name: str, source: SavedModelFolder, image_size_px: int | None)
         raise BackboneUnavailable(f"cannot load {name}: {_first_line(error)}") from error
     call, spec = _entry(name, module)
 
+    low, high = value_range_of(name)
+
     def network(images: tf.Tensor) -> tf.Tensor:
-        return tf.cast(_only_output(name, call(images)), tf.float32)
+        return tf.cast(_only_output(name, call(low + images * (high - low))), tf.float32)
 
     size = _image_size(name, spec, image_size_px)
     return network, folder_digest(source.path), size, module

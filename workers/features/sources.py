@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 from workers.contract.backbones import BACKBONES
 from workers.contract.errors import BackboneUnavailable, ObjectMissing
 from workers.contract.settings import Settings
-from workers.storage import open_store
+from workers.storage import check_allowed, open_store
 
 _HUB_SCHEMES = ("http://", "https://", "gs://")
 
@@ -51,6 +51,7 @@ def find(name: str) -> SavedModelFolder | KerasApplication:
             f"no backbone {name!r}: it is no folder here, no URL, and none of "
             f"{', '.join(BACKBONES)}, keras:InceptionV3 and the like"
         )
+    check_allowed(str(path))
     if not (path / "saved_model.pb").is_file():
         raise BackboneUnavailable(f"{name} is no SavedModel: it holds no saved_model.pb")
     return SavedModelFolder(path)
@@ -73,7 +74,10 @@ def _keras(name: str) -> KerasApplication:
     options = parse_qs(query)
     if unknown := set(options) - {"weights"}:
         raise BackboneUnavailable(f"{name}: unknown option {sorted(unknown)[0]!r}; there is weights=")
-    return KerasApplication(application, options.get("weights", ["imagenet"])[0])
+    weights = options.get("weights", ["imagenet"])[0]
+    if weights not in ("imagenet", "none"):
+        check_allowed(weights)
+    return KerasApplication(application, weights)
 
 
 def _from_hub(handle: str) -> Path:

@@ -9,7 +9,17 @@ from workers.storage.base import Blob, ObjectInfo, Store
 from workers.storage.local import LocalStore
 from workers.storage.s3 import S3Store
 
-__all__ = ["Blob", "ObjectInfo", "Store", "absolute", "fetch", "info", "open_store", "restrict"]
+__all__ = [
+    "Blob",
+    "ObjectInfo",
+    "Store",
+    "absolute",
+    "check_allowed",
+    "fetch",
+    "info",
+    "open_store",
+    "restrict",
+]
 
 
 _allowed: tuple[str, ...] = ()
@@ -18,7 +28,7 @@ _allowed: tuple[str, ...] = ()
 def restrict(prefixes: tuple[str, ...]) -> None:
     """From now on, this process opens only what lies at or below one of these URLs or folders."""
     global _allowed
-    _allowed = tuple(absolute(prefix).rstrip("/") for prefix in prefixes)
+    _allowed = tuple(_resolved(prefix) for prefix in prefixes)
 
 
 def open_store(url: str, patience_s: float | None = None) -> Store:
@@ -37,7 +47,7 @@ def open_store(url: str, patience_s: float | None = None) -> Store:
         store = S3Store(bucket, prefix, _patience(patience_s))
     else:
         raise BadSource(f"{url}: no store for {scheme}://; use a folder or s3://BUCKET/PREFIX")
-    _check(store.url)
+    check_allowed(store.url)
     return store
 
 
@@ -54,7 +64,8 @@ def absolute(uri: str, base: str = "") -> str:
         raise BadSource(f"{uri}: no store for {path.partition('://')[0]}://; use a path or s3://")
     if base.startswith("s3://") and not path.startswith("/"):
         return f"{base.rstrip('/')}/{path}"
-    return str(Path(base.removeprefix("file://"), path).expanduser().absolute())
+    joined = os.path.join(base.removeprefix("file://"), path)  # noqa: PTH118
+    return os.path.abspath(os.path.expanduser(joined))  # noqa: PTH111 - "~nobody" is a name too
 
 
 def fetch(uri: str) -> Blob:
@@ -70,7 +81,7 @@ def info(uri: str) -> ObjectInfo:
 
 
 def _split(uri: str) -> tuple[Store, str]:
-    _check(uri)
+    check_allowed(uri)
     if uri.startswith("s3://"):
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         return S3Store(bucket, "", _patience(None)), key
@@ -78,12 +89,19 @@ def _split(uri: str) -> tuple[Store, str]:
     return LocalStore(path.parent), path.name
 
 
-def _check(address: str) -> None:
-    place = absolute(os.path.normpath(address) if "://" not in address else address)
-    if _allowed and not any(place == each or place.startswith(f"{each}/") for each in _allowed):
+def check_allowed(address: str) -> None:
+    """Raises NotAllowed for what lies outside of `restrict`; links and ".." lead nowhere else."""
+    place = _resolved(address)
+    is_inside = any(place == each or place.startswith(f"{each}/") for each in _allowed)
+    if _allowed and (".." in address.split("/") or not is_inside):
         raise NotAllowed(
             f"{address} is not below {', '.join(_allowed)}, which this worker may use (--allow)"
         )
+
+
+def _resolved(address: str) -> str:
+    place = absolute(address)
+    return place.rstrip("/") if place.startswith("s3://") else os.path.realpath(place)
 
 
 def _patience(asked_s: float | None) -> float:

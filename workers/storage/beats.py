@@ -31,8 +31,8 @@ class StoreBeats:
     def greet(self, worker: WorkerInfo) -> None:
         pass
 
-    def workers(self) -> list[WorkerInfo]:
-        return []
+    def workers(self) -> list[WorkerInfo] | None:
+        return None
 
     def remembers(self, token: str) -> bool:
         return True  # a durable broker keeps its messages

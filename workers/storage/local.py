@@ -28,7 +28,7 @@ class LocalStore:
     """Objects are files below `root`; a write goes to a file beside, is synced, then renamed."""
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(os.path.abspath(Path(root).expanduser()))
+        self.root = Path(os.path.abspath(os.path.expanduser(root)))  # noqa: PTH111 - "~nobody" is a name too
         self.url = str(self.root)
 
     def uri(self, key: str) -> str:

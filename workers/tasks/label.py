@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pyarrow as pa
 
-from workers.contract.errors import ObjectMissing
+from workers.contract.errors import ObjectMissing, StoreDenied
 from workers.contract.messages import LabelImages
 from workers.contract.settings import Settings
 from workers.features.extract import Image, extract, feature_matrix
@@ -38,5 +38,5 @@ def label_images(message: LabelImages, context: Context) -> None:
 def _version(uri: str) -> str:
     try:
         return info(uri).version or ""
-    except ObjectMissing:
-        return ""  # the extraction says that it is missing
+    except (ObjectMissing, StoreDenied):
+        return ""  # the extraction says why

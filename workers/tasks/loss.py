@@ -1,6 +1,7 @@
 """Telling the orchestrator at once that a task's process died, from the main process."""
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 from celery.exceptions import WorkerLostError
@@ -8,8 +9,8 @@ from celery.worker.request import Request
 
 from workers.contract.beats import LOST, Beat
 from workers.contract.broker import beats_of
-from workers.contract.errors import RetrainError
-from workers.contract.messages import MESSAGES
+from workers.contract.errors import BadMessage, RetrainError
+from workers.contract.messages import MESSAGES, Message
 
 log = logging.getLogger("retrain.worker")
 
@@ -25,11 +26,19 @@ class TellingRequest(Request):  # type: ignore[misc]
 
     def _tell(self, error: BaseException) -> None:
         log.error("%s: its process died: %s", self.task.name, error)
-        beats = beats_of(self.app.conf.broker_url)
-        kind = next(each for each in MESSAGES if each.task == self.task.name)
+        beats, message = beats_of(self.app.conf.broker_url), message_of(self)
+        if beats is None or message is None:
+            return
         try:
-            message = kind.from_json(self.args[0])
-            if beats is not None:
-                beats.send(message.beat_name(), Beat(LOST, queue=message.queue))
+            beats.send(message.beat_name(), Beat(LOST, queue=message.queue))
         except RetrainError as unheard:
             log.warning("nobody was told: %s", unheard)
+
+
+def message_of(request: Request) -> Message | None:
+    """The message of a task in the main process; None for one that is not of ours."""
+    for kind in MESSAGES:
+        if kind.task == request.task.name:
+            with suppress(BadMessage, IndexError):
+                return kind.from_json(request.args[0])
+    return None

@@ -142,8 +142,8 @@ def test_the_messages_of_a_run_have_names_of_their_own() -> None:
         (TRAIN, layout.model("model-1", "model.json")),
         (EXAMPLES[0], "runs/run-1/replies/backbone-a1.json"),
         (EXAMPLES[5], layout.predictions("job", "shard")),
-        (EXAMPLES[6], "runs/run-1/replies/evaluate-model-1-test.json"),
-        (EXAMPLES[7], "runs/run-1/replies/evaluate-model-1-all.json"),
+        (EXAMPLES[6], "runs/run-1/replies/evaluate-plan-test.json"),
+        (EXAMPLES[7], "runs/run-1/replies/evaluate-plan-all.json"),
         (EXAMPLES[8], "runs/run-1/replies/label-a2.json"),
     ],
 )

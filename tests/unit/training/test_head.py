@@ -106,7 +106,9 @@ def in_half(features: Features) -> Features:
 
 
 @pytest.mark.parametrize(
-    "change", [scaled(1e-6), scaled(1e5), shifted, with_constants, in_half], ids=str
+    "change",
+    [scaled(1e-6), scaled(1e5), shifted, with_constants, in_half],
+    ids=["small", "large", "shifted", "constant", "in half"],
 )
 def test_the_scale_of_the_features_does_not_matter(change: Callable[[Features], Features]) -> None:
     data = clusters()
