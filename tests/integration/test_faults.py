@@ -138,6 +138,16 @@ def test_two_orchestrators_do_the_same_run(fleet: Fleet, undisturbed: Undisturbe
         undisturbed.assert_same(fleet, result)
 
 
+def test_messages_are_delivered_twice_at_once(
+    fleet: Fleet, broker: RedisServer, undisturbed: Undisturbed
+) -> None:
+    run = fleet.start_run()
+    until(lambda: broker.client.llen("extract") > 10, 90, "messages")
+    for message in broker.client.lrange("extract", -5, -1):
+        broker.client.rpush("extract", message, message)  # where workers take them
+    undisturbed.assert_same(fleet, run.result())
+
+
 def test_a_frozen_worker_wakes_up(fleet: Fleet, undisturbed: Undisturbed) -> None:
     run = fleet.start_run()
     fleet.wait_for_shards(SOME)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from kombu.connection import Connection
 
@@ -93,6 +94,18 @@ def test_a_changed_setting_is_a_new_run_that_reuses_features(
     second = fleet.start_run("--label-smoothing", "0.1").result()
     assert first["run_id"] == undisturbed.result["run_id"] != second["run_id"]
     assert (second["extracted"], second["reused"]) == (0, first["images"]["total"])
+
+
+def test_a_prediction_has_one_row_for_every_image(fleet: Fleet, bucket: Any) -> None:
+    images = fleet.start_run().result()["images"]["total"]
+    command = ("predict", fleet.source, "--shard-size", "3", "--json")
+    result = fleet.retrain(*command, **fleet.environment).json
+    rows = []
+    for key in fleet.objects(f"predictions/{result['job']}/"):
+        data = bucket.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        rows += pq.read_table(io.BytesIO(data)).to_pylist()
+    assert len(rows) == len({row["uri"] for row in rows}) == images
+    assert all(row["label"] and row["score"] for row in rows)
 
 
 def test_a_worker_leaves_alone_what_it_is_not_allowed(fleet: Fleet) -> None:

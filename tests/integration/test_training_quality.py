@@ -1,8 +1,4 @@
-"""How good the head is on real photos, against a stated number.
-
-The same ten splits give scikit-learn's LogisticRegression (standardised, C=0.01) a mean top-1
-error of 0.129 with a standard deviation of 0.027.
-"""
+"""How good the head is on real photos: ten random splits of 400 and 100."""
 
 from pathlib import Path
 
