@@ -68,11 +68,15 @@ class CephServer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port, self._mon_port = free_port(), free_port()
+        self._tls_port = free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.tls_endpoint = f"https://127.0.0.1:{self._tls_port}"
+        self.certificate = folder / "certificate.pem"
         self._processes: list[subprocess.Popen[bytes]] = []
         for name in ("mon", "osd", "rgw", "run"):
             (folder / name).mkdir(parents=True)
         self._configure()
+        self._make_certificate()
         self._make_keys()
         self._start_cluster()
         self._start_gateway()
@@ -113,10 +117,21 @@ mon data = {d}/mon
 osd data = {d}/osd
 [client.rgw.test]
 rgw data = {d}/rgw
-rgw frontends = beast endpoint=127.0.0.1:{self.port}
+rgw frontends = beast endpoint=127.0.0.1:{self.port} ssl_endpoint=127.0.0.1:{self._tls_port} \
+ ssl_certificate={d}/key-and-certificate.pem
 rgw rados pool pg num min = 8
 """
         )
+
+    def _make_certificate(self) -> None:
+        key = self.folder / "key.pem"
+        self._run(
+            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+            "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+            "-keyout", str(key), "-out", str(self.certificate),
+        )  # fmt: skip
+        both = key.read_text() + self.certificate.read_text()
+        (self.folder / "key-and-certificate.pem").write_text(both)
 
     def _make_keys(self) -> None:
         keyring = str(self.folder / "keyring")
