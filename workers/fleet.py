@@ -52,9 +52,8 @@ def run_worker(settings: Settings) -> int:
     warnings.simplefilter("ignore", SecurityWarning)
     storage.restrict(settings.allow)
     beats = beats_of(settings.broker_url)
-    if settings.heartbeat_file:
-        _Heartbeat.file = settings.heartbeat_file
-        app.steps["worker"].add(_Heartbeat)
+    _Presence.settings, _Presence.beats = settings, beats
+    app.steps["worker"].add(_Presence)
     _connect_signals(settings, beats)
     worker = app.Worker(
         hostname=f"retrain@{socket.gethostname()}-{os.getpid()}",
@@ -67,9 +66,6 @@ def run_worker(settings: Settings) -> int:
         without_mingle=True,
         without_heartbeat=True,
     )
-    if beats is not None:
-        info = WorkerInfo(worker.hostname, queues, gpus(), _versions())
-        threading.Thread(target=_greet, args=(beats, info), name="greet", daemon=True).start()
     log.info("listening to %s at %s", ", ".join(queues), without_password(settings.broker_url))
     worker.start()
     log.info("stopped")
@@ -133,24 +129,32 @@ def _end(code: int) -> None:
     os._exit(code)
 
 
-class _Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Touches a file from the worker's main loop, for a probe to look at."""
+class _Presence(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Says from the worker's main loop that it is there: to a file, for a probe, and to the others.
+
+    No thread of its own: a process forked while another thread imports or connects may wait for ever
+    for a lock that nobody holds any more.
+    """
 
     requires = {"celery.worker.components:Timer"}  # noqa: RUF012
-    file = Path()
+    settings = Settings()
+    beats: Beats | None = None
 
     def start(self, worker: Any) -> None:
-        worker.timer.call_repeatedly(BEAT_EVERY_S, self.file.touch)
+        if self.settings.heartbeat_file:
+            worker.timer.call_repeatedly(BEAT_EVERY_S, self.settings.heartbeat_file.touch)
+        if self.beats is not None:
+            queues = list(self.settings.queues or QUEUES)
+            info = WorkerInfo(worker.hostname, queues, gpus(), _versions())
+            _greet(self.beats, info)
+            worker.timer.call_repeatedly(_GREET_EVERY_S, _greet, (self.beats, info))
 
 
 def _greet(beats: Beats, info: WorkerInfo) -> None:
-    pause = threading.Event()
-    while True:
-        try:
-            beats.greet(info)
-        except RetrainError as error:
-            log.warning("%s", error)
-        pause.wait(_GREET_EVERY_S)
+    try:
+        beats.greet(info)
+    except RetrainError as error:
+        log.warning("%s", error)
 
 
 def _versions() -> dict[str, str]:

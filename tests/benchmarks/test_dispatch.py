@@ -30,22 +30,6 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
 
 SHARDS = int(os.environ.get("RETRAIN_BENCH_SHARDS", "100000"))
 
-_WORKER = """
-import sys
-from workers.contract.settings import Settings
-from workers.contract.messages import ExtractShard
-from workers.tasks.base import task
-import workers.app
-workers.app.app.conf.include = []
-
-@task(ExtractShard)
-def nothing(message, context):
-    context.store.write(message.result_key(), b"")
-
-from workers.fleet import run_worker
-sys.exit(run_worker(Settings(broker_url=sys.argv[1], queues=("extract",))))
-"""
-
 
 def _messages(store: str) -> Iterator[Message]:
     for number in range(SHARDS):
@@ -55,7 +39,9 @@ def _messages(store: str) -> Iterator[Message]:
 def test_a_hundred_thousand_shards(tmp_path: Path) -> None:
     redis = RedisServer()
     workers = [
-        subprocess.Popen([sys.executable, "-c", _WORKER, redis.url], start_new_session=True)
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.fleet.idle_worker", redis.url], start_new_session=True
+        )
         for _ in range(2)
     ]
     store = open_store(str(tmp_path))
