@@ -160,10 +160,21 @@ def test_a_frozen_worker_wakes_up(fleet: Fleet, undisturbed: Undisturbed) -> Non
     waking.join()
 
 
-def test_a_clock_that_is_ahead(fleet: Fleet, undisturbed: Undisturbed) -> None:
-    fleet.workers[0].stop()
-    fleet.start_worker(wrapper=("faketime", "-f", "+10m"))
-    undisturbed.assert_same(fleet, fleet.start_run().result())
+def test_a_clock_jumps(fleet: Fleet, undisturbed: Undisturbed) -> None:
+    """Ten minutes ahead, while the worker is at it; S3 takes no signature fifteen minutes off."""
+    fleet.stop()
+    offset = fleet.folder / "offset"
+    offset.write_text("+0")
+    jumping = {
+        "FAKETIME_TIMESTAMP_FILE": str(offset),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    fleet.start_worker(wrapper=("faketime", "-f", "+0", "env", "-u", "FAKETIME"), **jumping)
+    run = fleet.start_run()
+    fleet.wait_for_shards(SOME)
+    offset.write_text("+10m")
+    undisturbed.assert_same(fleet, run.result())
 
 
 def test_a_worker_without_room_for_files(fleet: Fleet, undisturbed: Undisturbed) -> None:
