@@ -3,6 +3,7 @@
 A message class knows the name and the queue of its task; both sides send and register by these.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from types import UnionType
@@ -18,7 +19,7 @@ QUEUES = (EXTRACT_QUEUE, TRAIN_QUEUE, SCORE_QUEUE)
 
 
 @dataclass(frozen=True)
-class Message:
+class Message(ABC):
     """Every task works on one store, for one run."""
 
     task: ClassVar[str]
@@ -27,9 +28,9 @@ class Message:
     store: str
     run_id: str
 
+    @abstractmethod
     def name_in_run(self) -> str:
         """What tells this task from the others of its run."""
-        raise NotImplementedError
 
     def result_key(self) -> str:
         """The object whose presence in the store says that the task is done."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import click
 import jsonschema
-import kubernetes_validate  # type: ignore[import-untyped]
+import kubernetes_validate
 import pytest
 import yaml
 
