@@ -7,7 +7,7 @@ is read from the store; a lost beat costs time at most.
 import json
 import threading
 from dataclasses import asdict, dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 RUNNING = "running"
 DONE = "done"
@@ -32,6 +32,8 @@ class Beat:
     """Rises with every beat of a running task."""
     error: dict[str, str] | None = None
     """What a failed task failed of, as `errors.to_record` writes it."""
+    stages: dict[str, Any] | None = None
+    """Where the time went, told with the last beat of an extraction (`stages.StageTimes`)."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

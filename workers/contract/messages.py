@@ -17,6 +17,10 @@ TRAIN_QUEUE = "train"
 SCORE_QUEUE = "score"
 QUEUES = (EXTRACT_QUEUE, TRAIN_QUEUE, SCORE_QUEUE)
 
+AUTO = "auto"
+ENGINES = ("tensorflow", "xla", "openvino")
+PRECISIONS = ("float32", "bfloat16", "float16")
+
 
 @dataclass(frozen=True)
 class Message(ABC):
@@ -110,6 +114,10 @@ class ExtractShard(Message):
     image_size_px: int | None
     fingerprint: str
     batch_size: int | None = None
+    engine: str = AUTO
+    """tensorflow, xla or openvino; auto: the fastest that the worker has."""
+    precision: str = AUTO
+    """float32, bfloat16 or float16; auto: what the worker's hardware is fastest in."""
     attempt: int = 0
     """How often a worker died of this shard."""
 
