@@ -21,21 +21,24 @@ from typing import Any
 
 from celery import bootsteps, signals
 from celery.platforms import SecurityWarning
+from celery.worker import state
 from celery.worker.state import active_requests
 
 from workers import drain, storage
 from workers.app import app
 from workers.contract.beats import BEAT_EVERY_S, HANDED_BACK, Beat, Beats, WorkerInfo
 from workers.contract.broker import beats_of, configured, without_password
-from workers.contract.errors import BadSetting, NoWorker, RetrainError
+from workers.contract.errors import BadSetting, ExitCode, NoWorker, RetrainError
 from workers.contract.messages import EXTRACT_QUEUE, QUEUES, TRAIN_QUEUE
 from workers.contract.settings import Settings
+from workers.tasks import overlap
 from workers.tasks.loss import message_of
 
 log = logging.getLogger("retrain.worker")
 
 _GREET_EVERY_S = 10.0
 _LATE_AFTER_S = 5.0
+_REFUSAL_LOOK_S = 1.0
 _STOPPED_AT_ONCE = 128 + signal.SIGTERM
 
 
@@ -100,6 +103,8 @@ def _connect_signals(settings: Settings, beats: Beats | None) -> None:
     # connected at all, it keeps Celery from setting up logs of its own
     signals.setup_logging.connect(_logs_are_set_up, weak=False)
     signals.worker_shutting_down.connect(begin_drain, weak=False)
+    # in the process that works: its last tasks have returned to Celery before they ended
+    signals.worker_process_shutdown.connect(lambda **_: overlap.finish(), weak=False)
 
 
 def _logs_are_set_up(**_: Any) -> None:
@@ -141,6 +146,7 @@ class _Presence(bootsteps.StartStopStep):  # type: ignore[misc]
     beats: Beats | None = None
 
     def start(self, worker: Any) -> None:
+        worker.timer.call_repeatedly(_REFUSAL_LOOK_S, _stop_if_refusing)
         if self.settings.heartbeat_file:
             worker.timer.call_repeatedly(BEAT_EVERY_S, self.settings.heartbeat_file.touch)
         if self.beats is not None:
@@ -148,6 +154,11 @@ class _Presence(bootsteps.StartStopStep):  # type: ignore[misc]
             info = WorkerInfo(worker.hostname, queues, gpus(), _versions())
             _greet(self.beats, info)
             worker.timer.call_repeatedly(_GREET_EVERY_S, _greet, (self.beats, info))
+
+
+def _stop_if_refusing() -> None:
+    if drain.is_refusing():
+        state.should_stop = ExitCode.BACKBONE.value
 
 
 def _greet(beats: Beats, info: WorkerInfo) -> None:

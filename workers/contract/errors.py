@@ -112,6 +112,18 @@ class BackboneChanged(Permanent):
     exit_code = ExitCode.BACKBONE
 
 
+class EngineUnavailable(Retryable):
+    """This worker has no such inference engine or precision; another may."""
+
+    exit_code = ExitCode.BACKBONE
+
+
+class PrecisionLost(Retryable):
+    """The compiled backbone does not give the features that it gives in float32: the worker stops."""
+
+    exit_code = ExitCode.BACKBONE
+
+
 class TooManyFailures(Permanent):
     """More images failed than --max-failed-fraction allows."""
 

@@ -28,8 +28,10 @@ class Settings:
     """RETRAIN_ALLOW: URL prefixes a worker may read and write under, comma separated; none: any."""
     cache_dir: Path = Path("~/.cache/retrain")
     """RETRAIN_CACHE_DIR: where backbones that live in a bucket are kept on disk."""
+    fetch_threads: int = 32
+    """RETRAIN_FETCH_THREADS: images that are fetched at once."""
     decode_threads: int = 0
-    """RETRAIN_DECODE_THREADS: threads that fetch and decode images; 0: four for each core."""
+    """RETRAIN_DECODE_THREADS: images that are decoded at once; 0: one for each core."""
     drain_s: float = 30.0
     """RETRAIN_DRAIN_S: how long a worker told to stop may go on with its task."""
     heartbeat_file: Path | None = None
@@ -47,6 +49,7 @@ class Settings:
             queues=_list("RETRAIN_QUEUES"),
             allow=_list("RETRAIN_ALLOW"),
             cache_dir=Path(_get("RETRAIN_CACHE_DIR") or cls.cache_dir).expanduser(),
+            fetch_threads=max(1, int(_number("RETRAIN_FETCH_THREADS", cls.fetch_threads))),
             decode_threads=int(_number("RETRAIN_DECODE_THREADS", cls.decode_threads)),
             drain_s=_number("RETRAIN_DRAIN_S", cls.drain_s),
             heartbeat_file=Path(_get("RETRAIN_HEARTBEAT_FILE"))
@@ -56,8 +59,18 @@ class Settings:
             allow_http_models=_get("RETRAIN_ALLOW_HTTP_MODELS").lower() in ("1", "true", "yes"),
         )
 
-    def fetch_concurrency(self) -> int:
-        return self.decode_threads or 4 * (os.cpu_count() or 1)
+    def decoders(self) -> int:
+        return self.decode_threads or cores()
+
+
+def cores() -> int:
+    """Cores that this process may use: of those it may run on, what its cgroup's quota allows."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(allowed, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no cgroup v2, or "max"
+        return allowed
 
 
 def _get(name: str) -> str:

@@ -27,7 +27,7 @@ class Backbone:
     """A loaded backbone.
 
     `network` maps float32 (B, height, width, 3) in [0, 1] to float32 (B, feature_size), in any
-    graph; `compiled` takes uint8 pixels; `module` owns the variables of both.
+    graph; `function` is the tf.ConcreteFunction of uint8 pixels; `module` owns the variables of both.
     """
 
     name: str
@@ -36,12 +36,12 @@ class Backbone:
     height: int
     feature_size: int
     network: Network
-    compiled: Any
+    function: Any
     module: Any
 
     def features(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """uint8 (B, height, width, 3) to float32 (B, feature_size)."""
-        result: npt.NDArray[np.float32] = self.compiled(tf.constant(images)).numpy()
+        """uint8 (B, height, width, 3) to float32 (B, feature_size), computed in float32."""
+        result: npt.NDArray[np.float32] = self.function(tf.constant(images)).numpy()
         return result
 
     def description(self) -> dict[str, Any]:
@@ -92,7 +92,8 @@ def _load(name: str, image_size_px: int | None) -> Backbone:
         input_signature=[tf.TensorSpec((None, height, width, 3), tf.uint8)],
     )
     try:
-        shape = compiled.get_concrete_function().output_shapes
+        function = compiled.get_concrete_function()
+        shape = function.output_shapes
     except (ValueError, TypeError, tf.errors.OpError) as error:
         raise BackboneUnavailable(
             f"the backbone {name} does not take images of {width} x {height}: "
@@ -104,7 +105,7 @@ def _load(name: str, image_size_px: int | None) -> Backbone:
             "image feature vector interface"
         )
     print_of = digest([weights, f"{width}x{height}", f"preprocessing {PREPROCESSING_VERSION}"])
-    return Backbone(name, print_of, width, height, int(shape[1]), network, compiled, module)
+    return Backbone(name, print_of, width, height, int(shape[1]), network, function, module)
 
 
 _Made = tuple[Network, str, tuple[int, int], Any]

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from workers.contract.errors import ObjectMissing
 from workers.features.decode import BadImage
-from workers.features.extract import Image, Network, Progress, compute, table
+from workers.features.extract import table
+from workers.features.extractor import Extractor, Image, Progress
 from workers.storage import Store
 
 CRASHED = "crashed"
@@ -66,25 +67,19 @@ class Journal:
 
 
 def extract_carefully(
-    images: Sequence[Image],
-    backbone: Network,
-    journal: Journal,
-    *,
-    batch_size: int,
-    threads: int,
-    progress: Progress,
+    images: Sequence[Image], extractor: Extractor, journal: Journal, progress: Progress
 ) -> pa.Table:
     """What `extract` returns, with a row of status "crashed" for each image that kills."""
-    features = np.zeros((len(images), backbone.feature_size), np.float32)
+    network = extractor.network
+    features = np.zeros((len(images), network.feature_size), np.float32)
     failures = {
         row: BadImage(CRASHED, "reading this image killed its worker") for row in journal.crashed
     }
     try:
-        for begin, end in _ranges(len(images), batch_size, journal.trying):
+        for begin, end in _ranges(len(images), network.batch_size, journal.trying):
             journal.begin(begin, end)
             rows = [row for row in range(begin, end) if row not in failures]
-            some = [images[row] for row in rows]
-            found, bad = compute(some, backbone, batch_size=batch_size, threads=threads)
+            found, bad = extractor.compute([images[row] for row in rows])
             features[rows] = found
             failures |= {rows[at]: why for at, why in bad.items()}
             progress(end, len(images))

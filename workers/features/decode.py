@@ -10,10 +10,13 @@ label_image.py.
 
 import io
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
+
+from workers.features.budget import Budget
 
 PREPROCESSING_VERSION = 1
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
@@ -46,11 +49,15 @@ class BadImage(Exception):
         self.reason = reason
 
 
-def decode(data: bytes, width: int, height: int) -> npt.NDArray[np.uint8]:
-    """The picture in `data` as uint8 (height, width, 3) RGB. Raises BadImage."""
+def decode(data: bytes, width: int, height: int, pixels: Budget | None = None) -> npt.NDArray[np.uint8]:
+    """The picture in `data` as uint8 (height, width, 3) RGB. Raises BadImage.
+
+    pixels: what threads that decode at the same time may decode together.
+    """
     image = _open(data)
     try:
-        return np.asarray(_pixels(image, width, height))
+        with pixels.taken(image.width * image.height) if pixels else nullcontext():
+            return np.asarray(_pixels(image, width, height))
     except Exception as error:
         # Decoders meet hostile bytes and raise nearly anything; each is this picture's failure.
         raise BadImage("corrupt", _one_line(error)) from error

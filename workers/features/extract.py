@@ -1,133 +1,31 @@
-"""The shard loop: images in, one table of features out, a row for every image."""
+"""A shard's images to its table of features, a row for every image."""
 
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from workers.contract import schemas
-from workers.contract.errors import ObjectMissing, StoreDenied
-from workers.features.decode import BadImage, decode
-from workers.storage import Blob, fetch
-
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
-Progress = Callable[[int, int], None]
+from workers.features.decode import BadImage
+from workers.features.extractor import Extractor, Floats, Image, Progress
 
 # float16 is kept where what it loses is below this part of the spread between images
 _FLOAT16_LOSS = 0.01
 
 
-class Image(NamedTuple):
-    uri: str
-    version: str
-
-
-class Network(Protocol):
-    """The part of a backbone that this loop needs."""
-
-    @property
-    def width(self) -> int: ...
-    @property
-    def height(self) -> int: ...
-    @property
-    def feature_size(self) -> int: ...
-    def features(self, images: Pixels) -> Floats: ...
-
-
 def extract(
     images: Sequence[Image],
-    backbone: Network,
-    *,
-    batch_size: int,
-    threads: int,
+    extractor: Extractor,
     progress: Progress = lambda done, total: None,
+    fed: Callable[[], None] = lambda: None,
 ) -> pa.Table:
     """Features of images, one row each and in their order (schema: `schemas.features`).
 
-    An image that cannot be read or decoded is a row with a status and a reason. Raises
-    StoreUnavailable where the store does not answer: then nothing is known of the image.
+    An image that cannot be read or decoded is a row with a status and a reason. For `progress`,
+    `fed` and errors see `Extractor.compute`.
     """
-    found = compute(images, backbone, batch_size=batch_size, threads=threads, progress=progress)
-    return table(images, *found)
-
-
-def compute(
-    images: Sequence[Image],
-    backbone: Network,
-    *,
-    batch_size: int,
-    threads: int,
-    progress: Progress = lambda done, total: None,
-) -> tuple[Floats, dict[int, BadImage]]:
-    """float32 (N, D) features, zeros where an image failed, and the failures by row."""
-    features = np.zeros((len(images), backbone.feature_size), np.float32)
-    failures: dict[int, BadImage] = {}
-    batch: list[tuple[int, Pixels]] = []
-
-    def run_batch() -> None:
-        rows = [row for row, _ in batch]
-        features[rows] = backbone.features(np.stack([pixels for _, pixels in batch]))
-        batch.clear()
-
-    look_ahead = 2 * batch_size + threads
-    with (
-        ThreadPoolExecutor(threads, "decode") as pool,
-        closing(_in_order(pool, images, backbone, look_ahead)) as ahead,
-    ):
-        for row, result in enumerate(ahead):
-            if isinstance(result, BadImage):
-                failures[row] = result
-            else:
-                batch.append((row, result))
-            if len(batch) == batch_size:
-                run_batch()
-                progress(row + 1, len(images))
-        if batch:
-            run_batch()
-    progress(len(images), len(images))
-    return features, failures
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, images: Sequence[Image], backbone: Network, look_ahead: int
-) -> Generator[Pixels | BadImage, None, None]:
-    """Decoded images in order, at most look_ahead of them fetched before they are asked for."""
-    waiting: deque[Future[Pixels | BadImage]] = deque()
-    try:
-        for image in images:
-            waiting.append(pool.submit(_read, image, backbone.width, backbone.height))
-            if len(waiting) >= look_ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-def _read(image: Image, width: int, height: int) -> Pixels | BadImage:
-    try:
-        return decode(_fetch_same(image).data, width, height)
-    except BadImage as bad:
-        return bad
-
-
-def _fetch_same(image: Image) -> Blob:
-    try:
-        blob = fetch(image.uri)
-    except ObjectMissing as error:
-        raise BadImage("missing", str(error)) from error
-    except StoreDenied as error:
-        raise BadImage("denied", str(error)) from error
-    if blob.version != image.version:
-        raise BadImage("changed", "the image changed after it was listed; run again")
-    return blob
+    return table(images, *extractor.compute(images, progress, fed))
 
 
 def table(images: Sequence[Image], features: Floats, failures: dict[int, BadImage]) -> pa.Table:

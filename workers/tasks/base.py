@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
+from workers import drain
 from workers.app import app
 from workers.contract.beats import (
     BEAT_EVERY_S,
@@ -25,12 +26,15 @@ from workers.contract.broker import beats_of
 from workers.contract.errors import (
     BadMessage,
     HandedBack,
+    PrecisionLost,
     RetrainError,
     to_record,
 )
 from workers.contract.messages import Message
+from workers.contract.stages import StageTimes
 from workers.storage import Store, open_store
 from workers.storage.beats import StoreBeats
+from workers.tasks import overlap
 from workers.tasks.pulse import Pulse, worker_name
 
 log = logging.getLogger("retrain.worker")
@@ -46,21 +50,32 @@ class Context:
 
     store: Store
     progress: Callable[[int, int], None]
+    fed: Callable[[], None] = lambda: None
+    """Called by work that can share the process from now on with the next task of its kind."""
+
+
+Work = Callable[[M, Context], StageTimes | None]
 
 
 def task(
-    message_type: type[M],
-) -> Callable[[Callable[[M, Context], None]], Callable[[M, Context], None]]:
-    """Register work as the Celery task of this message; the function itself stays callable."""
+    message_type: type[M], overlaps: Callable[[M], bool] = lambda message: False
+) -> Callable[[Work[M]], Work[M]]:
+    """Register work as the Celery task of this message; the function itself stays callable.
 
-    def register(work: Callable[[M, Context], None]) -> Callable[[M, Context], None]:
+    overlaps: whether the next task may begin once the work calls `Context.fed`.
+    """
+
+    def register(work: Work[M]) -> Work[M]:
         def run(payload: Any) -> None:
             try:
                 message = message_type.from_json(payload)
             except BadMessage as error:
                 log.error("a message was refused: %s", error)
+                return
+            if overlaps(message):
+                overlap.begin(lambda fed: perform(message, work, fed))
             else:
-                perform(message, work)
+                overlap.alone(lambda: perform(message, work))
 
         app.task(run, name=message_type.task, Request="workers.tasks.loss:TellingRequest")
         return work
@@ -68,7 +83,7 @@ def task(
     return register
 
 
-def perform(message: M, work: Callable[[M, Context], None]) -> None:
+def perform(message: M, work: Work[M], fed: Callable[[], None] = lambda: None) -> None:
     """Do the work unless its result is there; whatever goes wrong is told, never raised."""
     beats = _beats(app.conf.broker_url, os.getpid())
     try:
@@ -83,23 +98,31 @@ def perform(message: M, work: Callable[[M, Context], None]) -> None:
     if _is_running_elsewhere(message, beats):
         log.info("%s: another worker is at it", message.beat_name())
         return
+    if drain.is_refusing():
+        with suppress(RetrainError):
+            beats.send(message.beat_name(), Beat(HANDED_BACK, queue=message.queue))
+        return
     with Pulse(message, beats) as pulse:
+        stages = None
         try:
             if not store.exists(message.result_key()) and not message.is_cancelled(store.exists):
-                work(message, Context(store, pulse.progress))
+                stages = work(message, Context(store, pulse.progress, fed))
         except HandedBack:
             log.info("%s: handed back", message.beat_name())
             pulse.end(HANDED_BACK)
         except Exception as error:
             _tell(message, store, error)
             pulse.end(FAILED, error)
+            if isinstance(error, PrecisionLost) and beats is not IN_PROCESS:
+                log.error("%s; this worker stops", error)
+                drain.refuse()
             if not isinstance(error, RetrainError):
                 log.exception("%s failed", message.beat_name())
                 if beats is not IN_PROCESS:
                     # a machine that is broken must not take every task because it fails fastest
                     time.sleep(_PAUSE_AFTER_UNKNOWN_S)
         else:
-            pulse.end(DONE)
+            pulse.end(DONE, stages=stages)
 
 
 @cache

@@ -1,18 +1,20 @@
 """Tasks of the extract queue: what a backbone is, and the features of a shard."""
 
 import json
+import time
+from dataclasses import replace
 
 import pyarrow as pa
 
 from workers.contract import layout
 from workers.contract.messages import DescribeBackbone, ExtractShard
-from workers.contract.settings import Settings
+from workers.contract.stages import StageTimes
 from workers.features.careful import Journal, extract_carefully
-from workers.features.extract import Image, extract
+from workers.features.extract import extract
+from workers.features.extractor import Image, extractor_of
 from workers.storage.tables import read_table, write_table
 from workers.tasks.base import Context, task
 
-DEFAULT_BATCH_SIZE = 32
 CAREFUL_FROM = 2
 """Attempts that lost their worker before the image that does it is looked for: one may be chance."""
 
@@ -25,32 +27,44 @@ def describe_backbone(message: DescribeBackbone, context: Context) -> None:
     context.store.write(message.result_key(), json.dumps(backbone.description()).encode())
 
 
-@task(ExtractShard)
-def extract_shard(message: ExtractShard, context: Context) -> None:
+@task(ExtractShard, overlaps=lambda message: message.attempt < CAREFUL_FROM)
+def extract_shard(message: ExtractShard, context: Context) -> StageTimes:
     from workers.features.backbone import load
+    from workers.features.inference import Wanted, prepare
 
+    began = time.monotonic()
     rows = read_table(context.store, layout.shard_rows(message.run_id, message.plan, message.shard))
     images = distinct_images(rows)
     backbone = load(message.backbone, message.image_size_px, message.fingerprint)
-    options = {
-        "batch_size": message.batch_size or DEFAULT_BATCH_SIZE,
-        "threads": Settings.from_environment().fetch_concurrency(),
-    }
+    wanted = Wanted(message.engine, message.precision, message.batch_size)
+    inference = prepare(backbone, wanted, len(images))
+    extractor = extractor_of(inference)
+    start_s = time.monotonic() - began
     if message.attempt < CAREFUL_FROM:
-        table = extract(images, backbone, progress=context.progress, **options)
+        table = extract(images, extractor, context.progress, context.fed)
     else:
         journal = Journal.open(context.store, layout.suspects(message.run_id, message.shard))
-        table = extract_carefully(images, backbone, journal, progress=context.progress, **options)
+        table = extract_carefully(images, extractor, journal, context.progress)
     assert table.num_rows == len(images), "rows out = rows in"
+    began = time.monotonic()
     write_table(context.store, message.result_key(), table)
+    return replace(
+        extractor.times(),
+        start_s=start_s,
+        write_s=time.monotonic() - began,
+        engine=inference.engine,
+        precision=inference.precision,
+        batch_size=inference.batch_size,
+        device=inference.device,
+    )
 
 
 def distinct_images(rows: pa.Table) -> list[Image]:
     """The images of a shard by their `row`; copies of one image share a row."""
     by_row = {
-        row: Image(uri, version)
-        for row, uri, version in zip(
-            *(reversed(rows.column(name).to_pylist()) for name in ("row", "uri", "version")),
+        row: Image(*image)
+        for row, *image in zip(
+            *(reversed(rows.column(name).to_pylist()) for name in ("row", "uri", "version", "size")),
             strict=True,
         )
     }

@@ -7,26 +7,22 @@ import pyarrow as pa
 
 from workers.contract.errors import ObjectMissing, StoreDenied
 from workers.contract.messages import LabelImages
-from workers.contract.settings import Settings
-from workers.features.extract import Image, extract, feature_matrix
+from workers.features.extract import extract, feature_matrix
+from workers.features.extractor import Image, extractor_of
 from workers.prediction.score import predictions
 from workers.storage import info
 from workers.tasks.base import Context, task
-from workers.tasks.extract import DEFAULT_BATCH_SIZE
 from workers.tasks.models import open_model
 
 
 @task(LabelImages)
 def label_images(message: LabelImages, context: Context) -> None:
     from workers.features.backbone import load
+    from workers.features.inference import Wanted, prepare
 
-    images = [Image(uri, _version(uri)) for uri in message.uris]
-    shard = extract(
-        images,
-        load(message.backbone, message.image_size_px, message.fingerprint),
-        batch_size=DEFAULT_BATCH_SIZE,
-        threads=Settings.from_environment().fetch_concurrency(),
-    )
+    images = [_image(uri) for uri in message.uris]
+    backbone = load(message.backbone, message.image_size_px, message.fingerprint)
+    shard = extract(images, extractor_of(prepare(backbone, Wanted(), len(images))))
     rows = shard.select(["uri", "version"])
     rows = rows.append_column("label", pa.nulls(len(images), pa.string()))
     rows = rows.append_column("row", pa.array(np.arange(len(images), dtype=np.int32)))
@@ -35,8 +31,9 @@ def label_images(message: LabelImages, context: Context) -> None:
     context.store.write(message.result_key(), json.dumps(table.to_pylist()).encode())
 
 
-def _version(uri: str) -> str:
+def _image(uri: str) -> Image:
     try:
-        return info(uri).version or ""
+        found = info(uri)
     except (ObjectMissing, StoreDenied):
-        return ""  # the extraction says why
+        return Image(uri, "")  # the extraction says why
+    return Image(uri, found.version or "", found.size_bytes)

@@ -1,13 +1,14 @@
 """Telling the orchestrator at once that a task's process died, from the main process."""
 
 import logging
+import socket
 from contextlib import suppress
 from typing import Any
 
 from celery.exceptions import WorkerLostError
 from celery.worker.request import Request
 
-from workers.contract.beats import LOST, Beat
+from workers.contract.beats import LOST, RUNNING, Beat
 from workers.contract.broker import beats_of
 from workers.contract.errors import BadMessage, RetrainError
 from workers.contract.messages import MESSAGES, Message
@@ -15,8 +16,17 @@ from workers.contract.messages import MESSAGES, Message
 log = logging.getLogger("retrain.worker")
 
 
+# the last task that returned: its images may still be computed (`overlap`)
+_returned: list[Message] = []
+
+
 class TellingRequest(Request):  # type: ignore[misc]
     """Celery's own bookkeeping of a task in the main process, and one more beat."""
+
+    def on_success(self, *args: Any, **options: Any) -> Any:
+        message = message_of(self)
+        _returned[:] = [message] if message else []
+        return super().on_success(*args, **options)
 
     def on_failure(self, exc_info: Any, *args: Any, **options: Any) -> Any:
         error = getattr(exc_info.exception, "exc", exc_info.exception)
@@ -30,6 +40,9 @@ class TellingRequest(Request):  # type: ignore[misc]
         if beats is None or message is None:
             return
         try:
+            for name, beat in beats.latest([each.beat_name() for each in _returned]).items():
+                if beat.state == RUNNING and beat.worker == f"{socket.gethostname()}-{self.worker_pid}":
+                    beats.send(name, Beat(LOST, queue=beat.queue))
             beats.send(message.beat_name(), Beat(LOST, queue=message.queue))
         except RetrainError as unheard:
             log.warning("nobody was told: %s", unheard)

@@ -6,11 +6,12 @@ import socket
 import threading
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from workers.contract.beats import BEAT_EVERY_S, RUNNING, Beat, Beats
 from workers.contract.errors import HandedBack, RetrainError, RunCancelled, to_record
 from workers.contract.messages import Message
+from workers.contract.stages import StageTimes
 from workers.drain import is_over
 from workers.storage import open_store
 
@@ -68,21 +69,23 @@ class Pulse:
         except RetrainError:  # then nobody knows, and the work goes on
             return False
 
-    def end(self, state: str, error: Exception | None = None) -> None:
+    def end(self, state: str, error: Exception | None = None, stages: StageTimes | None = None) -> None:
         """The last beat."""
         self._closed.set()
         self._thread.join()  # no beat of a running task after it
-        self._send(state, to_record(error) if error else None)
+        self._send(state, to_record(error) if error else None, stages.to_json() if stages else None)
 
     def _run(self) -> None:
         while not self._closed.wait(BEAT_EVERY_S):
             self._send(RUNNING)
 
-    def _send(self, state: str, error: dict[str, str] | None = None) -> None:
+    def _send(
+        self, state: str, error: dict[str, str] | None = None, stages: dict[str, Any] | None = None
+    ) -> None:
         self._count += 1
         self._shown_s = time.monotonic()
         name, queue = worker_name(), self._message.queue
-        beat = Beat(state, name, queue, self._done, self._total, self._count, error)
+        beat = Beat(state, name, queue, self._done, self._total, self._count, error, stages)
         try:
             self._beats.send(self._message.beat_name(), beat)
         except RetrainError as error:

@@ -12,7 +12,9 @@ from PIL import Image as Picture
 
 from workers.contract import schemas
 from workers.contract.errors import StoreDenied, StoreUnavailable
-from workers.features.extract import Image, extract, feature_matrix, fits_float16
+from workers.features import extract as features
+from workers.features.extract import feature_matrix, fits_float16
+from workers.features.extractor import Extractor, Image, Progress
 from workers.storage import Blob, fetch, info
 from workers.storage.local import LocalStore
 from workers.storage.tables import read_table, write_table
@@ -24,6 +26,7 @@ class QuarterMeans:
     """A network whose feature is the mean colour of each quarter: float32 (N, 12) [0, 255]."""
 
     width, height, feature_size = 8, 6, 12
+    batch_size = 4
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -50,6 +53,22 @@ class Fine(QuarterMeans):
 
     def features(self, images: npt.NDArray[np.uint8]) -> Floats:
         return np.float32(1000) + super().features(images) / np.float32(10_000)
+
+
+def extract(
+    images: list[Image],
+    network: QuarterMeans,
+    *,
+    batch_size: int,
+    threads: int,
+    progress: Progress = lambda done, total: None,
+) -> pa.Table:
+    network.batch_size = batch_size
+    extractor = Extractor(network, threads, threads)
+    try:
+        return features.extract(images, extractor, progress)
+    finally:
+        extractor.close()
 
 
 def png(grey: int) -> bytes:
@@ -224,7 +243,7 @@ def test_a_denied_image_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def refuse(uri: str) -> Blob:
         raise StoreDenied(f"{uri}: access denied")
 
-    monkeypatch.setattr("workers.features.extract.fetch", refuse)
+    monkeypatch.setattr("workers.features.extractor.fetch", refuse)
     table = extract([good(tmp_path, 0)], QuarterMeans(), batch_size=3, threads=1)
     assert statuses(table) == ["denied"]
 
@@ -240,7 +259,7 @@ def test_a_store_that_does_not_answer_is_no_verdict_on_an_image(
             raise StoreUnavailable("no answer")
         return fetch(uri)
 
-    monkeypatch.setattr("workers.features.extract.fetch", fetch_some)
+    monkeypatch.setattr("workers.features.extractor.fetch", fetch_some)
 
     # Then the shard fails as a whole, to be tried again
     with pytest.raises(StoreUnavailable):

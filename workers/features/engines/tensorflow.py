@@ -1,0 +1,118 @@
+"""TensorFlow as the engine, with or without XLA. Imports TensorFlow."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from tensorflow.python.grappler import tf_optimizer
+
+from workers.features.engines import Compute, Floats, OutOfMemory, Pixels
+from workers.tensorflow import tf
+
+# the rewriting of a graph that puts its heavy operations into a precision
+_REWRITERS = {"bfloat16": "auto_mixed_precision_onednn_bfloat16", "float16": "auto_mixed_precision"}
+_BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
+
+
+def freeze(function: Any) -> Any:
+    """A ConcreteFunction whose variables have become constants, for every engine to compile."""
+    return convert_variables_to_constants_v2(function)
+
+
+def has_gpu() -> bool:
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+class TensorFlow:
+    name = "tensorflow"
+    _jit = False
+
+    def precisions(self) -> list[str]:
+        """float16 on GPUs with tensor cores (compute capability 7.0), bfloat16 on CPUs with AMX or
+        AVX512-BF16."""
+        if has_gpu():
+            return ["float16", "float32"] if _capability() >= (7, 0) else ["float32"]
+        return ["bfloat16", "float32"] if _BFLOAT16_FLAGS & _cpu_flags() else ["float32"]
+
+    def compile(self, frozen: Any, precision: str) -> Compute:
+        graph = frozen.graph.as_graph_def()
+        if precision != "float32":
+            graph = _rewritten(frozen, _REWRITERS[precision])
+        call = _function(graph, frozen, self._jit)
+
+        def compute(images: Pixels) -> Floats:
+            try:
+                features: Floats = call(tf.constant(images)).numpy()
+            except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+                raise OutOfMemory(str(error).partition("\n")[0]) from error
+            return features
+
+        return compute
+
+
+class Xla(TensorFlow):
+    """The same graph compiled by XLA, which compiles anew for each batch size: batches are filled
+    up to a power of two."""
+
+    name = "xla"
+    _jit = True
+
+    def compile(self, frozen: Any, precision: str) -> Compute:
+        whole = super().compile(frozen, precision)
+
+        def compute(images: Pixels) -> Floats:
+            missing = (1 << (len(images) - 1).bit_length()) - len(images)
+            filled = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
+            return whole(filled)[: len(images)]
+
+        return compute
+
+
+def _rewritten(frozen: Any, rewriter: str) -> Any:
+    """The frozen graph in reduced precision, casts and all.
+
+    Rewritten here once: the same as an option of the process would apply to all else that runs in
+    it, training and the float32 reference included.
+    """
+    graph = frozen.graph.as_graph_def()
+    meta = tf.compat.v1.train.export_meta_graph(graph_def=graph, graph=frozen.graph)
+    ends = meta_graph_pb2.CollectionDef()
+    ends.node_list.value.extend(each.name for each in (*frozen.inputs, *frozen.outputs))
+    meta.collection_def["train_op"].CopyFrom(ends)
+    config = config_pb2.ConfigProto()
+    options = config.graph_options.rewrite_options
+    options.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
+    setattr(options, rewriter, rewriter_config_pb2.RewriterConfig.ON)
+    return tf_optimizer.OptimizeGraph(config, meta)
+
+
+def _function(graph: Any, frozen: Any, jit: bool) -> Any:
+    """A tf.function of a graph that has the ends of the frozen one."""
+    given, result = frozen.inputs[0], frozen.outputs[0]
+    rest = tf.compat.v1.GraphDef(versions=graph.versions, library=graph.library)
+    rest.node.extend(node for node in graph.node if node.name != given.op.name)
+
+    def call(images: tf.Tensor) -> tf.Tensor:
+        ends = {given.op.name: images}
+        return tf.graph_util.import_graph_def(rest, ends, [result.name], name="")[0]
+
+    spec = tf.TensorSpec(given.shape, given.dtype)
+    return tf.function(call, input_signature=[spec], jit_compile=jit or None)
+
+
+def _capability() -> tuple[int, ...]:
+    """The lowest CUDA compute capability of this machine's GPUs."""
+    details = (
+        tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")
+    )
+    return min((tuple(each.get("compute_capability", (0, 0))) for each in details), default=(0, 0))
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()
+    return {flag for line in text.splitlines() if line.startswith("flags") for flag in line.split()}

@@ -1,0 +1,214 @@
+"""A backbone made ready to compute at the speed of the hardware: engine, precision, batch size.
+
+Whatever is chosen must give the features that float32 gives, so it changes no fingerprint; that is
+checked on a few fixed images before the first shard.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from workers.contract.errors import EngineUnavailable, PrecisionLost
+from workers.contract.messages import AUTO
+from workers.features.backbone import Backbone
+from workers.features.engines import Compute, Engine, Floats, OutOfMemory, Pixels, engine, precision_of
+
+log = logging.getLogger("retrain.worker")
+
+MIN_COSINE = 0.999
+COMPILE_FROM_IMAGES = 128
+"""Below, compiling takes longer than it saves."""
+_PLAIN_BATCH_SIZE = 32
+_CPU_BATCH_SIZES = (8, 16, 32, 64)
+_GPU_BATCH_SIZES = (32, 64, 128, 256)
+_WORTH = 1.05
+"""How much faster a larger batch must be to be taken."""
+_PARITY_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a command asks for; auto and None: the fastest."""
+
+    engine: str = AUTO
+    precision: str = AUTO
+    batch_size: int | None = None
+
+    @property
+    def any_will_do(self) -> bool:
+        return self.engine == AUTO and self.precision == AUTO
+
+
+class Inference:
+    """A backbone that computes, in batches of at most `batch_size` images.
+
+    A batch that takes too much memory is cut in half, and so is `batch_size` for good.
+    """
+
+    def __init__(
+        self, backbone: Backbone, compute: Compute, engine: str, precision: str, batch_size: int
+    ) -> None:
+        self.width, self.height = backbone.width, backbone.height
+        self.feature_size = backbone.feature_size
+        self.engine, self.precision, self.batch_size = engine, precision, batch_size
+        self.device = "gpu" if has_gpu() else "cpu"
+        self._compute = compute
+
+    def features(self, images: Pixels) -> Floats:
+        """uint8 (B, height, width, 3) to float32 (B, D), from any thread."""
+        try:
+            return self._compute(images)
+        except OutOfMemory as error:
+            if len(images) == 1:
+                raise EngineUnavailable(f"one image takes too much memory: {error}") from error
+        half = len(images) // 2
+        if self.batch_size > half:
+            self.batch_size = half
+            log.warning("a batch of %d takes too much memory: %d from now on", len(images), half)
+        return np.concatenate([self.features(images[:half]), self.features(images[half:])])
+
+
+_ready: dict[tuple[str, Wanted, bool], Inference] = {}
+
+
+def prepare(backbone: Backbone, wanted: Wanted, images: int) -> Inference:
+    """The inference for so many images at least, kept in the process from one task to the next.
+
+    Raises EngineUnavailable where this worker has not what is wanted, and PrecisionLost where it
+    gives other features than float32.
+    """
+    is_plain = wanted.any_will_do and images < COMPILE_FROM_IMAGES
+    for compiled in (True, not is_plain):
+        if kept := _ready.get((backbone.fingerprint, wanted, compiled)):
+            return kept
+    made = plain(backbone, wanted.batch_size) if is_plain else _fastest(backbone, wanted)
+    _ready.clear()
+    _ready[backbone.fingerprint, wanted, not is_plain] = made
+    return made
+
+
+def plain(backbone: Backbone, batch_size: int | None = None) -> Inference:
+    """The backbone as it was loaded: ready at once, and in float32."""
+    return Inference(
+        backbone, backbone.features, "tensorflow", "float32", batch_size or _PLAIN_BATCH_SIZE
+    )
+
+
+def _fastest(backbone: Backbone, wanted: Wanted) -> Inference:
+    from workers.features.engines.tensorflow import freeze
+
+    began = time.monotonic()
+    frozen = freeze(backbone.function)
+    engines = [engine(name) for name in _engines(wanted.engine)]
+    asked = None if wanted.precision == AUTO else wanted.precision
+    is_choice = len(engines) > 1
+    best: tuple[float, Inference] | None = None
+    for each in engines:
+        try:
+            made = _compiled(backbone, frozen, each, precision_of(each, asked), wanted.batch_size)
+        except (EngineUnavailable, PrecisionLost) as error:
+            if each is engines[-1] and best is None:
+                raise
+            log.warning("%s", error)
+            continue
+        speed = _set_batch_size(made, wanted.batch_size, is_choice)
+        if best is None or speed > best[0]:
+            best = speed, made
+    assert best is not None
+    log.info(
+        "%s: %s in %s, batches of %d, ready in %.1f s",
+        *(backbone.name, best[1].engine, best[1].precision, best[1].batch_size),
+        time.monotonic() - began,
+    )
+    return best[1]
+
+
+def _engines(wanted: str) -> list[str]:
+    """What is tried, each where it may be the fastest."""
+    if wanted != AUTO:
+        return [wanted]
+    # XLA compiles for minutes, so it is used only where somebody found that it pays
+    has_choice = find_spec("openvino") is not None and not has_gpu()
+    return ["tensorflow", "openvino"] if has_choice else ["tensorflow"]
+
+
+def _compiled(
+    backbone: Backbone, frozen: Any, engine: Engine, precision: str, batch_size: int | None
+) -> Inference:
+    compute = engine.compile(frozen, precision)
+    made = Inference(backbone, compute, engine.name, precision, batch_size or _PLAIN_BATCH_SIZE)
+    check_parity(backbone, made)
+    return made
+
+
+def check_parity(backbone: Backbone, made: Inference) -> float:
+    """The lowest cosine between a feature vector of `made` and the backbone's own in float32, over
+    a few fixed images. Raises PrecisionLost below MIN_COSINE."""
+    images = np.stack(list(_parity_images(made.height, made.width)))
+    expected, found = backbone.features(images), made.features(images)
+    cosine = float(_cosines(expected, found).min())
+    if not cosine >= MIN_COSINE:
+        raise PrecisionLost(
+            f"{backbone.name} gives other features in {made.precision} with {made.engine} than in "
+            f"float32 (cosine {cosine:.4f}, not {MIN_COSINE}): use --precision float32"
+        )
+    return cosine
+
+
+def _cosines(expected: Floats, found: Floats) -> Floats:
+    """float32 (N,); two zero vectors agree."""
+    lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
+    both_zero = ~expected.any(axis=1) & ~found.any(axis=1)
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        cosines: Floats = np.where(both_zero, 1, (expected * found).sum(axis=1) / lengths)
+    return cosines
+
+
+def _parity_images(height: int, width: int) -> Iterator[Pixels]:
+    """Fixed pictures of every kind: waves of several widths with noise, from dark to bright."""
+    rng = np.random.default_rng(0)
+    down, across = np.mgrid[0:height, 0:width].astype(np.float32)
+    for number in range(_PARITY_IMAGES):
+        turn = rng.uniform(0, np.pi, 3)
+        length_px = max(height, width) / 2.0**number
+        wave = [np.sin((down * np.cos(a) + across * np.sin(a)) * 2 * np.pi / length_px) for a in turn]
+        level = rng.uniform(64, 192, 3) + rng.normal(0, 20, (height, width, 3))
+        yield (level + 60 * np.stack(wave, axis=-1)).clip(0, 255).astype(np.uint8)
+
+
+def _set_batch_size(made: Inference, asked: int | None, is_choice: bool) -> float:
+    """Set the batch size asked for, or the smallest that is about as fast as any; its images/s, 0
+    where nobody asks for it."""
+    if asked:
+        return _images_per_s(made, asked) if is_choice else 0.0
+    best_size, best = 0, 0.0
+    for size in _GPU_BATCH_SIZES if made.device == "gpu" else _CPU_BATCH_SIZES:
+        made.batch_size = size
+        speed = _images_per_s(made, size)
+        if made.batch_size < size or speed < _WORTH * best:
+            break
+        best_size, best = size, speed
+    made.batch_size = best_size or made.batch_size
+    return best
+
+
+def _images_per_s(made: Inference, batch_size: int) -> float:
+    images = np.resize(
+        np.stack(list(_parity_images(made.height, made.width))),
+        (batch_size, made.height, made.width, 3),
+    )
+    made.features(images)  # the first of a size sets up
+    began = time.perf_counter()
+    made.features(images)
+    return batch_size / (time.perf_counter() - began)
+
+
+def has_gpu() -> bool:
+    from workers.features.engines.tensorflow import has_gpu
+
+    return has_gpu()
