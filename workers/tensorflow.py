@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from workers.contract.settings import quiet_tensorflow
+from workers.contract.settings import cores, quiet_tensorflow
 
 __all__ = ["tf"]
 
@@ -41,3 +41,6 @@ else:
 for _gpu in _gpus:
     # take memory as it is needed: several processes may share a card
     tf.config.experimental.set_memory_growth(_gpu, True)
+
+# by itself it counts the machine's cores, past a container's quota
+tf.config.threading.set_intra_op_parallelism_threads(cores())

@@ -56,11 +56,18 @@ def decode(data: bytes, width: int, height: int, pixels: Budget | None = None) -
     """
     image = _open(data)
     try:
-        with pixels.taken(image.width * image.height) if pixels else nullcontext():
+        with pixels.taken(_held_pixels(image, width, height)) if pixels else nullcontext():
             return np.asarray(_pixels(image, width, height))
     except Exception as error:
         # Decoders meet hostile bytes and raise nearly anything; each is this picture's failure.
         raise BadImage("corrupt", _one_line(error)) from error
+
+
+def _held_pixels(image: Image.Image, width: int, height: int) -> int:
+    """Pixels in memory while the picture is decoded: a plain JPEG is reduced as it is read."""
+    is_plain_jpeg = image.format in ("JPEG", "MPO") and "progressive" not in image.info
+    factor = reduction(image.size, (max(width, height),) * 2) if is_plain_jpeg else 1
+    return image.width * image.height // factor**2
 
 
 def _open(data: bytes) -> Image.Image:
@@ -110,7 +117,7 @@ def reduction(size: tuple[int, int], target: tuple[int, int]) -> int:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any mode to 8-bit RGB: 16-bit grey keeps its high byte, alpha is dropped."""
     if image.mode.startswith("I"):
-        high = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255)
+        high = (np.asarray(image) >> 8).clip(0, 255)
         image = Image.fromarray(high.astype(np.uint8), "L")
     return image.convert("RGB")
 

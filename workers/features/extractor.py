@@ -28,9 +28,9 @@ Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 
 FETCHED_BYTES = 256 * 2**20
-"""Encoded images in memory at once; a larger file is no image that is worth its memory."""
-DECODED_PIXELS = 2 * MAX_PIXELS
-"""Pixels being decoded at once, before they are reduced."""
+"""Encoded images in memory at once; a file that is larger by itself is refused."""
+DECODED_PIXELS = MAX_PIXELS
+"""Pixels being decoded at once: many photos, or one of the largest."""
 
 _STREAMS = 2
 """Batches in the backbone at once: one computes while another's results are taken out."""

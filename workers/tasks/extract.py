@@ -32,9 +32,9 @@ def extract_shard(message: ExtractShard, context: Context) -> StageTimes:
     from workers.features.backbone import load
     from workers.features.inference import Wanted, prepare
 
-    began = time.monotonic()
     rows = read_table(context.store, layout.shard_rows(message.run_id, message.plan, message.shard))
     images = distinct_images(rows)
+    began = time.monotonic()
     backbone = load(message.backbone, message.image_size_px, message.fingerprint)
     wanted = Wanted(message.engine, message.precision, message.batch_size)
     inference = prepare(backbone, wanted, len(images))

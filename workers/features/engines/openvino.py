@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from workers.contract.errors import EngineUnavailable
+from workers.contract.settings import cores
 from workers.features.engines import Compute, Floats, OutOfMemory, Pixels
 
 _PRECISIONS = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
@@ -35,7 +36,11 @@ class OpenVino:
         compiled = _core().compile_model(
             model,
             "CPU",
-            {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": _PRECISIONS[precision]},
+            {
+                "PERFORMANCE_HINT": "THROUGHPUT",
+                "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
+                "INFERENCE_NUM_THREADS": cores(),
+            },
         )
         return _Requests(openvino.AsyncInferQueue(compiled), int(frozen.outputs[0].shape[1])).compute
 
