@@ -67,6 +67,7 @@ def test_the_times_of_all_shards_are_one_sum_for_each_worker(tmp_path: Path) -> 
     assert (first.times.decode_s, second.times.decode_s) == (20.0, 8.0)
     assert first.times.decode_threads == second.times.decode_threads == 2
     assert (tally.shards_told, tally.shards) == (7, 7)
+    assert first.seen_s > second.seen_s > 0
 
 
 def test_a_shard_that_tells_nothing_is_done_all_the_same(tmp_path: Path) -> None:

@@ -3,39 +3,40 @@
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from orchestrator.cli.main import main
 from orchestrator.pipeline import ExtractionOptions
+from workers.contract.errors import ExitCode
 
 COMMANDS = ("run", "predict", "evaluate")
 
 
-def asked(monkeypatch: pytest.MonkeyPatch, command: str, *options: str) -> ExtractionOptions:
-    """What the command line asks of the extraction."""
+def invoked(monkeypatch: pytest.MonkeyPatch, command: str, *options: str) -> tuple[Result, list[Any]]:
+    """What the command line answered, and what it asked for; nothing is done."""
     requests: list[Any] = []
 
-    class Reached(Exception):
-        pass
-
-    def note(request: Any, reporter: Any) -> None:
+    def note(request: Any, reporter: Any) -> dict[str, Any]:
         requests.append(request)
-        raise Reached
+        return {}
 
     monkeypatch.setattr(f"orchestrator.cli.{command}.{command}", note)
     monkeypatch.setattr(f"orchestrator.cli.{command}.Reporter", lambda: None)
-    monkeypatch.setattr("orchestrator.cli.common.os._exit", lambda code: None)
-    CliRunner().invoke(main, [command, "photos", *options], prog_name="retrain")
-    assert len(requests) == 1
-    extraction: ExtractionOptions = requests[0].extraction
-    return extraction
+    arguments = [command, "photos", "--json", *options]
+    return CliRunner().invoke(main, arguments, prog_name="retrain"), requests
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, command: str, *options: str) -> Any:
+    answer, (request,) = invoked(monkeypatch, command, *options)
+    assert answer.exit_code == 0, answer.output
+    return request
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_is_not_asked_is_left_to_the_workers(
     monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    assert asked(monkeypatch, command) == ExtractionOptions(1024, None, "auto", "auto", 0.05)
+    assert asked(monkeypatch, command).extraction == ExtractionOptions(1024, None, "auto", "auto", 0.05)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -45,20 +46,21 @@ def test_what_is_asked_of_an_extraction_reaches_it(
     options = ("--shard-size", "7", "--batch-size", "3", "--engine", "openvino")
     more = ("--precision", "float16", "--max-failed-fraction", "0.5")
     found = asked(monkeypatch, command, *options, *more)
-    assert found == ExtractionOptions(7, 3, "openvino", "float16", 0.5)
+    assert found.extraction == ExtractionOptions(7, 3, "openvino", "float16", 0.5)
 
 
 def test_the_batches_of_training_are_not_those_of_the_extraction(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert asked(monkeypatch, "run", "--train-batch-size", "9").batch_size is None
+    request = asked(monkeypatch, "run", "--train-batch-size", "9")
+    assert (request.training.batch_size, request.extraction.batch_size) == (9, None)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("option", [("--engine", "onnx"), ("--precision", "int8")])
 def test_an_engine_or_precision_that_there_is_not_is_refused(
-    command: str, option: tuple[str, str]
+    monkeypatch: pytest.MonkeyPatch, command: str, option: tuple[str, str]
 ) -> None:
-    answer = CliRunner().invoke(main, [command, "photos", *option], prog_name="retrain")
-    assert answer.exit_code == 2
+    answer, requests = invoked(monkeypatch, command, *option)
+    assert (answer.exit_code, requests) == (ExitCode.USAGE, [])
     assert "'auto'" in answer.output

@@ -32,7 +32,7 @@ MANIFEST = pa.Table.from_pylist(ROWS, schema=schemas.MANIFEST)
 
 @dataclass
 class WorkingApp:
-    """Gives every image of a shard the same feature, as soon as it is asked, and tells made-up times."""
+    """Gives every image of a shard the same feature at once, and tells made-up times."""
 
     store: Store
     beats: MemoryBeats
