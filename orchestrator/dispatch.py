@@ -17,6 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 from orchestrator.engine import Engine
+from orchestrator.tally import Tally
 from workers.contract import layout
 from workers.contract.beats import DONE, FAILED, HANDED_BACK, LOST, RUNNING, SILENCE_S, Beat
 from workers.contract.errors import (
@@ -79,9 +80,12 @@ class _Flight:
     unanswered: int = 0
     held_until_s: float = 0.0
 
-    def saw(self, beat: Beat | None, now_s: float) -> None:
-        if beat is not None and beat != self.beat:
+    def saw(self, beat: Beat, now_s: float) -> bool:
+        """Whether the beat is a new one."""
+        is_new = beat != self.beat
+        if is_new:
             self.beat, self.changed_s = beat, now_s
+        return is_new
 
     @property
     def is_running(self) -> bool:
@@ -103,6 +107,8 @@ class Dispatch:
     units_total: int = 0
     show: Callable[[Snapshot], None] = lambda snapshot: None
     window: int = WINDOW
+    tally: Tally = field(default_factory=Tally)
+    """What the workers told of their time."""
 
     _flying: dict[str, _Flight] = field(default_factory=dict)
     _again: deque[_Flight] = field(default_factory=deque)
@@ -192,7 +198,8 @@ class Dispatch:
         now = time.monotonic()
         for name, beat in self.engine.beats.latest(list(self._flying)).items():
             flight = self._flying[name]
-            flight.saw(beat, now)
+            if flight.saw(beat, now):
+                self.tally.heard(beat, now)
             queue = flight.message.queue
             self._newest_started[queue] = max(self._newest_started.get(queue, 0), flight.order)
         if self.engine.is_embedded:
@@ -266,6 +273,7 @@ class Dispatch:
                 del self._flying[name]
                 self._done += 1
                 self._units += self.units_of(flight.message)
+                self.tally.landed(flight.beat)
             elif (flight.beat and flight.beat.state == FAILED) or self._has_failed(flight):
                 self._judge(flight)
         return self._done - before

@@ -1,12 +1,12 @@
 """`retrain evaluate`: how often a model is right on a labelled source."""
 
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.clock import Clock
 from orchestrator.listing import SplitRule, list_images, manifest_id
 from orchestrator.naming import named
 from orchestrator.pipeline import ExtractionOptions, Pipeline
@@ -33,9 +33,9 @@ class EvaluateRequest:
 
 def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     """List, extract what is not known, judge. Returns the JSON result of the command."""
-    began = time.monotonic()
+    clock = Clock()
     model = read_model(open_store(request.store), request.model)
-    with reporter.stage("listing", None) as update:
+    with clock.timed("list_s"), reporter.stage("listing", None) as update:
         manifest = list_images(
             request.source, labelled=True, rule=request.rule, leave_out=request.store, progress=update
         )
@@ -47,7 +47,9 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
         split=request.split,
         judge=True,
     )
-    with Pipeline.begun("evaluate", run_id, request, manifest, reporter, model_id=model.id) as pipeline:
+    with Pipeline.begun(
+        "evaluate", run_id, request, manifest, reporter, clock, model_id=model.id
+    ) as pipeline:
         backbone = describe_as_trained(pipeline, model, request.backbone)
         extraction = pipeline.extract(manifest, backbone, request.extraction)
         pipeline.record.stage("evaluate")
@@ -60,17 +62,19 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
             model.id,
             request.split,
         )
+        with clock.timed("evaluate_s"):
+            judged = pipeline.answer(message, keep=True)
         return pipeline.finish(
             {
                 "run_id": run_id,
                 "model_id": model.id,
-                **pipeline.answer(message, keep=True),
+                **judged,
                 "failed": extraction.failed,
                 "failures_uri": extraction.failures_uri,
                 "extracted": extraction.plan.extracted,
                 "reused": extraction.total - extraction.plan.extracted,
-                "seconds": time.monotonic() - began,
-            }
+            },
+            extraction,
         )
 
 

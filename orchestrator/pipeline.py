@@ -4,12 +4,11 @@ import csv
 import io
 import json
 import logging
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -17,15 +16,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator import features
+from orchestrator.clock import Clock
 from orchestrator.dispatch import Dispatch, Snapshot
 from orchestrator.engine import Engine, open_engine
 from orchestrator.listing import manifest_id
 from orchestrator.planning import Plan, PlannedShard, plan
 from orchestrator.progress import Reporter, Update
 from orchestrator.records import RunRecord, asked
+from orchestrator.stages import report
+from orchestrator.tally import Tally
 from workers.contract import layout, schemas
 from workers.contract.errors import TooManyFailures
-from workers.contract.messages import DescribeBackbone, ExtractShard, Message
+from workers.contract.messages import AUTO, DescribeBackbone, ExtractShard, Message
 from workers.storage import Store, absolute, open_store
 from workers.storage.tables import write_table
 
@@ -49,6 +51,9 @@ class Backbone:
 class ExtractionOptions:
     shard_size: int = 1024
     batch_size: int | None = None
+    """None: found by each worker, which measures."""
+    engine: str = AUTO
+    precision: str = AUTO
     max_failed_fraction: float = 0.05
     retry_failed: bool = False
     """Extract images anew that are known to have failed."""
@@ -66,6 +71,8 @@ class Extraction:
     reasons: dict[str, int]
     failures_uri: str | None
     seconds: float
+    told: Tally
+    """Where the workers' time went."""
 
     @property
     def total(self) -> int:
@@ -82,6 +89,13 @@ class Extraction:
             "reused": self.total - extracted,
             "extract_seconds": self.seconds,
             "extract_images_per_s": extracted / self.seconds if extracted else None,
+        }
+
+    def stages(self) -> dict[str, Any]:
+        """The part that tells of the workers' time."""
+        return report(self.told.workers()) | {
+            "shards_told": self.told.shards_told,
+            "shards": len(self.plan.new_shards),
         }
 
 
@@ -104,6 +118,7 @@ class Pipeline:
     engine: Engine
     reporter: Reporter
     record: RunRecord
+    clock: Clock = field(default_factory=Clock)
 
     @classmethod
     @contextmanager
@@ -114,6 +129,7 @@ class Pipeline:
         request: Request,
         manifest: pa.Table,
         reporter: Reporter,
+        clock: Clock,
         **facts: Any,
     ) -> Iterator["Pipeline"]:
         """A command on these images, on record from its first stage to how it ended."""
@@ -125,10 +141,12 @@ class Pipeline:
             log.info("run %s (%s)", run_id, known)
             record.stage("list", images=manifest.num_rows)
             _write_manifest(store, listed, manifest)
-            yield cls.open(store, request.broker_url, reporter, record)
+            yield cls(store, open_engine(request.broker_url, store), reporter, record, clock)
 
-    def finish(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Put the command's result on record."""
+    def finish(self, result: dict[str, Any], extraction: Extraction) -> dict[str, Any]:
+        """Put the command's result on record, with where the time went."""
+        stages = self.clock.stages | extraction.stages()
+        result = result | {"stages": stages, "seconds": self.clock.total_s()}
         self.record.stage("done", result=result)
         return result
 
@@ -146,10 +164,10 @@ class Pipeline:
         messages: Sequence[Message],
         sizes: Mapping[str, int] | None = None,
         update: Update = lambda done, total: None,
-    ) -> None:
+    ) -> Tally:
         """Have tasks done; how far they are is told to the terminal and, now and then, the store.
 
-        sizes: the images of each shard.
+        sizes: the images of each shard. Returns what the workers told of their time.
         """
 
         def images_of(message: Message) -> int:
@@ -160,7 +178,9 @@ class Pipeline:
             self.record.progress(snapshot)
 
         total = sum((sizes or {}).values())
-        Dispatch(self.engine, self.store, messages, len(messages), images_of, total, show).run()
+        work = Dispatch(self.engine, self.store, messages, len(messages), images_of, total, show)
+        work.run()
+        return work.tally
 
     def answer(self, message: Message, *, keep: bool = False) -> Any:
         """The JSON that a task leaves as its result; removed unless others may ask the same."""
@@ -172,7 +192,7 @@ class Pipeline:
 
     def describe(self, name: str, image_size_px: int | None) -> Backbone:
         """Have a worker load the backbone and say what it is."""
-        with self.reporter.stage(f"loading {name}", None):
+        with self.clock.timed("load_s"), self.reporter.stage(f"loading {name}", None):
             found = self.answer(
                 DescribeBackbone(self.store.url, self.run_id, uuid4().hex[:12], name, image_size_px)
             )
@@ -183,29 +203,37 @@ class Pipeline:
 
         Raises TooManyFailures past the budget; what was extracted stays in the store.
         """
-        known = features.shards_in(self.store, backbone.fingerprint)
-        images = features.known_images(self.store, known)
-        if options.retry_failed:
-            images = images.filter(pc.equal(images.column("status"), schemas.OK))
-        planned = plan(manifest, images, options.shard_size, known.keys())
-        self._write_plan(planned)
+        with self.clock.timed("plan_s"):
+            planned = self._planned(manifest, backbone, options)
         self.record.stage(
             "extract",
             fingerprint=backbone.fingerprint,
             plan=planned.id,
             shards=len(planned.shards),
         )
-        began = time.monotonic()
+        told = Tally()
         if planned.new_shards:
-            with self.reporter.stage("extracting features", planned.extracted) as update:
-                messages = [
-                    self._message(planned, new, backbone, options) for new in planned.new_shards
-                ]
-                sizes = {new.id: new.rows.num_rows for new in planned.new_shards}
-                self.do(messages, sizes, update)
-                update(planned.extracted, None)
-        seconds = time.monotonic() - began
-        return self._counted(manifest, planned, backbone, options, seconds)
+            with self.clock.timed("extract_s"):
+                told = self._extract_new(planned, backbone, options)
+        with self.clock.timed("count_s"):
+            return self._counted(manifest, planned, backbone, options, told)
+
+    def _planned(self, manifest: pa.Table, backbone: Backbone, options: ExtractionOptions) -> Plan:
+        known = features.shards_in(self.store, backbone.fingerprint)
+        images = features.known_images(self.store, known)
+        if options.retry_failed:
+            images = images.filter(pc.equal(images.column("status"), schemas.OK))
+        planned = plan(manifest, images, options.shard_size, known.keys())
+        self._write_plan(planned)
+        return planned
+
+    def _extract_new(self, planned: Plan, backbone: Backbone, options: ExtractionOptions) -> Tally:
+        with self.reporter.stage("extracting features", planned.extracted) as update:
+            messages = [self._message(planned, new, backbone, options) for new in planned.new_shards]
+            sizes = {new.id: new.rows.num_rows for new in planned.new_shards}
+            told = self.do(messages, sizes, update)
+            update(planned.extracted, None)
+        return told
 
     def _message(
         self, planned: Plan, shard: PlannedShard, backbone: Backbone, options: ExtractionOptions
@@ -219,6 +247,8 @@ class Pipeline:
             backbone.image_size_px,
             backbone.fingerprint,
             options.batch_size,
+            options.engine,
+            options.precision,
         )
 
     def _write_plan(self, planned: Plan) -> None:
@@ -234,7 +264,7 @@ class Pipeline:
         planned: Plan,
         backbone: Backbone,
         options: ExtractionOptions,
-        seconds: float,
+        told: Tally,
     ) -> Extraction:
         shards = features.shards_in(self.store, backbone.fingerprint)
         rows = features.outcomes(self.store, backbone.fingerprint, planned.shards, shards)
@@ -253,7 +283,8 @@ class Pipeline:
             )
         lost = pc.is_in(manifest.column("uri"), bad.column("uri").combine_chunks())
         usable = manifest.filter(pc.invert(lost))
-        return Extraction(planned, rows.num_rows - failed, failed, usable, reasons, uri, seconds)
+        seconds = self.clock.stages.get("extract_s", 0.0)
+        return Extraction(planned, rows.num_rows - failed, failed, usable, reasons, uri, seconds, told)
 
     def _write_failures(self, bad: pa.Table) -> str:
         text = io.StringIO()

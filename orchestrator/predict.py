@@ -1,9 +1,9 @@
 """`retrain predict`: a model's labels for every image of a source."""
 
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.clock import Clock
 from orchestrator.listing import SplitRule, list_images, manifest_id
 from orchestrator.naming import named
 from orchestrator.pipeline import Backbone, Extraction, ExtractionOptions, Pipeline
@@ -29,17 +29,20 @@ class PredictRequest:
 
 def predict(request: PredictRequest, reporter: Reporter) -> dict[str, Any]:
     """List, extract what is not known, score. Returns the JSON result of the command."""
-    began = time.monotonic()
+    clock = Clock()
     model = read_model(open_store(request.store), request.model)
-    with reporter.stage("listing", None) as update:
+    with clock.timed("list_s"), reporter.stage("listing", None) as update:
         manifest = list_images(
             request.source, labelled=False, rule=SplitRule(), leave_out=request.store, progress=update
         )
     run_id = named(request.source, manifest=manifest_id(manifest), model=model.id, top_k=request.top_k)
-    with Pipeline.begun("predict", run_id, request, manifest, reporter, model_id=model.id) as pipeline:
+    with Pipeline.begun(
+        "predict", run_id, request, manifest, reporter, clock, model_id=model.id
+    ) as pipeline:
         backbone = describe_as_trained(pipeline, model, request.backbone)
         extraction = pipeline.extract(manifest, backbone, request.extraction)
-        job = _score(pipeline, model, extraction, request.top_k)
+        with clock.timed("score_s"):
+            job = _score(pipeline, model, extraction, request.top_k)
         uri = pipeline.store.uri(layout.predictions_prefix(job)).rstrip("/")
         return pipeline.finish(
             {
@@ -48,8 +51,8 @@ def predict(request: PredictRequest, reporter: Reporter) -> dict[str, Any]:
                 "model_id": model.id,
                 **extraction.summary(),
                 "predictions_uri": uri,
-                "seconds": time.monotonic() - began,
-            }
+            },
+            extraction,
         )
 
 

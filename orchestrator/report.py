@@ -5,6 +5,27 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
+# the stages of a command and the parts of an extraction, in words
+_STAGES = {
+    "list_s": "listing",
+    "load_s": "loading the backbone",
+    "plan_s": "planning",
+    "extract_s": "extraction",
+    "count_s": "counting",
+    "train_s": "training",
+    "score_s": "scoring",
+    "evaluate_s": "evaluation",
+}
+_PARTS = {
+    "start_s": "start",
+    "backbone_s": "backbone",
+    "starved_s": "backbone waiting",
+    "write_s": "write",
+    "fetch_wait_s": "fetch wait of all threads",
+    "decode_s": "decode of all threads",
+}
+_WORKERS_SHOWN = 4
+
 
 def run_table(result: dict[str, Any]) -> Group:
     """The result of `retrain run`."""
@@ -15,6 +36,7 @@ def run_table(result: dict[str, Any]) -> Group:
     trained = result["train_seconds"]
     facts.add_row("training", f"{trained:.1f} s" if trained else "this model is in the store already")
     facts.add_row("model", f"{result['model_id']}  ({result['model_uri']})")
+    _add_stages(facts, result["stages"])
     rates = Table("split", "images", "top-1 error", "top-5 error")
     for split in ("validation", "test"):
         found = result[split]
@@ -30,6 +52,7 @@ def predict_table(result: dict[str, Any]) -> Group:
     _add_images(facts, result)
     facts.add_row("model", result["model_id"])
     facts.add_row("predictions", result["predictions_uri"])
+    _add_stages(facts, result["stages"])
     return Group(facts)
 
 
@@ -40,6 +63,7 @@ def evaluate_table(result: dict[str, Any]) -> Group:
     facts.add_row("images", f"{result['images']} judged, {result['failed']} failed")
     facts.add_row("top-1 error", _percent(result["top1_error"]))
     facts.add_row("top-5 error", _percent(result["top5_error"]))
+    _add_stages(facts, result["stages"])
     classes = Table("label", "images", "precision", "recall", "most often taken for")
     for row, each in zip(result["confusion_matrix"], result["classes"], strict=True):
         classes.add_row(
@@ -90,6 +114,8 @@ def run_status_table(status: dict[str, Any]) -> Group:
         facts.add_row("error", error["message"])
     if result := status.get("result"):
         facts.add_row("took", f"{result['seconds']:.0f} s")
+        if stages := result.get("stages"):  # an older version's record has none
+            _add_stages(facts, stages)
     return Group(facts)
 
 
@@ -109,6 +135,35 @@ def _add_images(facts: Table, result: dict[str, Any]) -> None:
     rate = result["extract_images_per_s"]
     at = f" ({rate:.0f} images/s)" if rate else ""
     facts.add_row("features", f"{result['extracted']} extracted{at}, {result['reused']} reused")
+
+
+def _add_stages(facts: Table, stages: dict[str, Any]) -> None:
+    """Where the time went; of the workers, only where they extracted something."""
+    times = [f"{name} {stages[key]:.1f} s" for key, name in _STAGES.items() if key in stages]
+    facts.add_row("time", ", ".join(times))
+    if not stages["extract"]:
+        return
+    told, shards, workers = stages["shards_told"], stages["shards"], stages["workers"]
+    parts = [f"{name} {stages['extract'][key]:.1f} s" for key, name in _PARTS.items()]
+    summed = f", summed over {len(workers)} workers" if len(workers) > 1 else ""
+    part = f" (of {told} of {shards} shards)" if told < shards else ""
+    facts.add_row("extraction", f"{', '.join(parts)}{summed}{part}")
+    for number, each in enumerate(workers[:_WORKERS_SHOWN]):
+        facts.add_row("" if number else "workers", _worker(each))
+    if (more := len(workers) - _WORKERS_SHOWN) > 0:
+        facts.add_row("", f"and {more} more")
+    if stages["bottleneck"]:
+        facts.add_row("bottleneck", stages["bottleneck"])
+
+
+def _worker(worker: dict[str, Any]) -> str:
+    if worker["images_per_s"] is None:
+        return f"{worker['worker']}: no images"
+    return (
+        f"{worker['worker']}: {worker['images_per_s']:.0f} images/s, {worker['engine']} "
+        f"{worker['precision']} on {worker['device'].upper()}, batches of {worker['batch_size']}, "
+        f"backbone busy {100 * worker['busy']:.0f} %"
+    )
 
 
 def _labels(counts: dict[str, int]) -> str:

@@ -1,11 +1,11 @@
 """`retrain run`: from labelled images to a model."""
 
-import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
+from orchestrator.clock import Clock
 from orchestrator.listing import SplitRule, check_labels, list_images, manifest_id
 from orchestrator.naming import named
 from orchestrator.pipeline import Backbone, Extraction, ExtractionOptions, Pipeline
@@ -30,8 +30,8 @@ class RunRequest:
 
 def run(request: RunRequest, reporter: Reporter) -> dict[str, Any]:
     """List, extract, train, evaluate, export. Returns the JSON result of the command."""
-    began = time.monotonic()
-    with reporter.stage("listing", None) as update:
+    clock = Clock()
+    with clock.timed("list_s"), reporter.stage("listing", None) as update:
         manifest = list_images(
             request.source, labelled=True, rule=request.split, leave_out=request.store, progress=update
         )
@@ -43,11 +43,11 @@ def run(request: RunRequest, reporter: Reporter) -> dict[str, Any]:
         image_size_px=request.image_size_px,
         training=asdict(request.training),
     )
-    with Pipeline.begun("run", run_id, request, manifest, reporter, labels=labels) as pipeline:
+    with Pipeline.begun("run", run_id, request, manifest, reporter, clock, labels=labels) as pipeline:
         store = pipeline.store
         backbone = pipeline.describe(request.backbone, request.image_size_px)
         extraction = pipeline.extract(manifest, backbone, request.extraction)
-        model_id, train_seconds = _train(pipeline, request, labels, backbone, extraction)
+        model_id = _train(pipeline, request, labels, backbone, extraction)
         metrics = read_metrics(store, model_id)
         store.write(layout.LATEST_MODEL, f"{model_id}\n".encode())
         return pipeline.finish(
@@ -58,11 +58,11 @@ def run(request: RunRequest, reporter: Reporter) -> dict[str, Any]:
                 "backbone": backbone.description,
                 "labels": _label_counts(manifest, labels),
                 **extraction.summary(),
-                "train_seconds": train_seconds,
+                "train_seconds": clock.stages.get("train_s", 0.0),
                 "validation": _error_rates(metrics["validation"]),
                 "test": _error_rates(metrics["test"]),
-                "seconds": time.monotonic() - began,
-            }
+            },
+            extraction,
         )
 
 
@@ -72,8 +72,8 @@ def _train(
     labels: list[str],
     backbone: Backbone,
     extraction: Extraction,
-) -> tuple[str, float]:
-    """The model's id, and the seconds that this run spent on it: 0 where the store has it."""
+) -> str:
+    """The model's id; nothing is done where the store has it."""
     data = manifest_id(extraction.usable)
     model_id = named(
         request.source,
@@ -96,12 +96,14 @@ def _train(
     )
     pipeline.record.stage("train", model_id=model_id)
     if pipeline.store.exists(message.result_key()):
-        return model_id, 0.0
-    began = time.monotonic()
+        return model_id
     steps = message.shards + request.training.epochs
-    with pipeline.reporter.stage("training and exporting", steps, "steps") as update:
+    with (
+        pipeline.clock.timed("train_s"),
+        pipeline.reporter.stage("training and exporting", steps, "steps") as update,
+    ):
         pipeline.do([message], update=update)
-    return model_id, time.monotonic() - began
+    return model_id
 
 
 def _label_counts(manifest: pa.Table, labels: list[str]) -> dict[str, int]:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from rich.console import Console
 from orchestrator.pipeline import ExtractionOptions
 from workers.contract.backbones import BACKBONES
 from workers.contract.errors import ExitCode, RetrainError
+from workers.contract.messages import AUTO, ENGINES, PRECISIONS
 from workers.contract.settings import BROKER_VARIABLE, MEMORY_BROKER, STORE_VARIABLE
 from workers.storage import absolute
 
@@ -94,35 +96,60 @@ BACKBONE_HELP = (
 )
 
 
+_EXTRACTION = (
+    click.option(
+        "--shard-size",
+        type=click.IntRange(min=1),
+        default=ExtractionOptions.shard_size,
+        show_default=True,
+        metavar="IMAGES",
+        help="Images for each extraction task.",
+    ),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        metavar="IMAGES",
+        help="Images for each pass through the backbone.  [default: found by measuring at the start]",
+    ),
+    click.option(
+        "--engine",
+        type=click.Choice((AUTO, *ENGINES)),
+        default=ExtractionOptions.engine,
+        show_default=True,
+        help="What runs the backbone; auto: the fastest that a worker has. Features in the store are "
+        "used whatever computed them.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice((AUTO, *PRECISIONS)),
+        default=ExtractionOptions.precision,
+        show_default=True,
+        help="What the backbone computes in; auto: what a worker's hardware is fastest in. Features in "
+        "the store are used whatever they were computed in.",
+    ),
+    click.option(
+        "--max-failed-fraction",
+        type=click.FloatRange(0, 1),
+        default=ExtractionOptions.max_failed_fraction,
+        show_default=True,
+        metavar="FRACTION",
+        help="Fail the run when more than this part of the images cannot be read.",
+    ),
+)
+
+
 def extraction_options(function: Function) -> Function:
-    """--shard-size, --batch-size and --max-failed-fraction."""
-    for option in (
-        click.option(
-            "--max-failed-fraction",
-            type=click.FloatRange(0, 1),
-            default=ExtractionOptions.max_failed_fraction,
-            show_default=True,
-            metavar="FRACTION",
-            help="Fail the run when more than this part of the images cannot be read.",
-        ),
-        click.option(
-            "--batch-size",
-            "extract_batch_size",
-            type=click.IntRange(min=1),
-            metavar="IMAGES",
-            help="Images for each pass through the backbone.",
-        ),
-        click.option(
-            "--shard-size",
-            type=click.IntRange(min=1),
-            default=ExtractionOptions.shard_size,
-            show_default=True,
-            metavar="IMAGES",
-            help="Images for each extraction task.",
-        ),
-    ):
-        function = option(function)
-    return function
+    """The options that a command is given as one: `extraction`, its ExtractionOptions."""
+
+    @functools.wraps(function)
+    def gathered(*args: Any, **options: Any) -> None:
+        names = {each.name for each in fields(ExtractionOptions)} & set(options)
+        extraction = ExtractionOptions(**{name: options.pop(name) for name in names})
+        function(*args, extraction=extraction, **options)
+
+    for option in reversed(_EXTRACTION):
+        gathered = option(gathered)
+    return gathered  # type: ignore[return-value]
 
 
 def split_options(function: Function) -> Function:

@@ -47,9 +47,7 @@ def evaluate_command(
     validation_percentage: float,
     testing_percentage: float,
     split_root: str | None,
-    shard_size: int,
-    extract_batch_size: int | None,
-    max_failed_fraction: float,
+    extraction: ExtractionOptions,
     as_json: bool,
 ) -> None:
     """Judge a model on labelled images: error rates, precision, recall, confusion.
@@ -68,7 +66,7 @@ def evaluate_command(
         backbone,
         split,
         SplitRule(validation_percentage, testing_percentage, split_root),
-        ExtractionOptions(shard_size, extract_batch_size, max_failed_fraction),
+        extraction,
     )
     result = evaluate(request, Reporter())
     if as_json:

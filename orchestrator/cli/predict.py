@@ -37,9 +37,7 @@ def predict_command(
     model: str,
     backbone: str | None,
     top_k: int,
-    shard_size: int,
-    extract_batch_size: int | None,
-    max_failed_fraction: float,
+    extraction: ExtractionOptions,
     as_json: bool,
 ) -> None:
     """Label every image of SOURCE with a model of the store.
@@ -51,8 +49,7 @@ def predict_command(
     retrain predict new-photos/
     retrain predict s3://photos/tonight/ --store s3://features/flowers --model latest
     """
-    options = ExtractionOptions(shard_size, extract_batch_size, max_failed_fraction)
-    request = PredictRequest(source, store, broker_url, model, backbone, top_k, options)
+    request = PredictRequest(source, store, broker_url, model, backbone, top_k, extraction)
     result = predict(request, Reporter())
     if as_json:
         print_json(result)

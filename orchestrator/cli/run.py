@@ -104,9 +104,7 @@ def run_command(
     broker_url: str,
     backbone: str,
     image_size_px: int | None,
-    shard_size: int,
-    extract_batch_size: int | None,
-    max_failed_fraction: float,
+    extraction: ExtractionOptions,
     validation_percentage: float,
     testing_percentage: float,
     split_root: str | None,
@@ -131,7 +129,7 @@ def run_command(
         backbone,
         image_size_px,
         SplitRule(validation_percentage, testing_percentage, split_root),
-        ExtractionOptions(shard_size, extract_batch_size, max_failed_fraction),
+        extraction,
         TrainingSettings(batch_size=train_batch_size, **training),
     )
     result = run(request, Reporter())

@@ -22,8 +22,9 @@ RUN_KEYS = {
     "validation",
     "test",
     "seconds",
+    "stages",
 }
-PREDICT_KEYS = {"job", "images", "extracted", "reused", "predictions_uri", "seconds"}
+PREDICT_KEYS = {"job", "images", "extracted", "reused", "predictions_uri", "seconds", "stages"}
 ALL_GOOD = {"total": 500, "ok": 500, "failed": 0}
 
 
@@ -54,6 +55,21 @@ def test_a_run_prints_one_json_object_with_the_keys_of_the_contract(flowers_run:
         assert set(result[split]) == {"images", "top1_error", "top5_error"}
 
 
+def test_a_run_says_where_its_time_went(retrain: Retrain, flowers_run: Trained) -> None:
+    stages = flowers_run.result["stages"]
+    own = ["list_s", "load_s", "plan_s", "extract_s", "count_s", "train_s"]
+    assert [name for name in stages if name in own] == own
+    assert all(stages[name] > 0 for name in own)
+    assert sum(stages[name] for name in own) <= flowers_run.result["seconds"]
+    assert stages["extract_s"] == flowers_run.result["extract_seconds"]
+    assert stages["shards"] == 1
+
+    # and the record of the run keeps it
+    run_id = flowers_run.result["run_id"]
+    status = retrain("status", run_id, "--store", flowers_run.store, "--json")
+    assert set(status.json["result"]["stages"]) >= {"list_s", "workers", "bottleneck"}
+
+
 def test_the_run_is_right_on_at_least_four_of_five_test_photos(flowers_run: Trained) -> None:
     test = flowers_run.result["test"]
     assert test["images"] == 51
@@ -80,6 +96,8 @@ def test_a_second_run_extracts_and_trains_nothing(retrain: Retrain, flowers_run:
     first = flowers_run.result
     assert (again["extracted"], again["reused"]) == (0, 500)
     assert again["extract_images_per_s"] is None
+    assert "train_s" not in again["stages"]
+    assert again["stages"]["bottleneck"] is None
     same = ("run_id", "model_id", "test", "validation")
     assert [again[key] for key in same] == [first[key] for key in same]
 
@@ -97,6 +115,7 @@ def test_predict_gives_one_row_for_each_image(predicted: Finished, flowers_run: 
     assert set(result) >= PREDICT_KEYS
     assert result["images"] == ALL_GOOD
     assert (result["extracted"], result["reused"]) == (0, 500)
+    assert result["stages"]["score_s"] > 0
     photos = {str(each) for each in flowers_run.source.glob("*/*")}
     rows = _prediction_rows(predicted)
     assert rows.num_rows == 500
@@ -119,6 +138,7 @@ def test_evaluate_on_the_test_split_agrees_with_the_run(
     result = evaluated.json
     figures = {key: result[key] for key in ("images", "top1_error", "top5_error")}
     assert figures == flowers_run.result["test"]
+    assert result["stages"]["evaluate_s"] > 0
     assert [each["label"] for each in result["classes"]] == sorted(flowers_run.result["labels"])
     assert sum(map(sum, result["confusion_matrix"])) == 51
     for each, row in zip(result["classes"], result["confusion_matrix"], strict=True):

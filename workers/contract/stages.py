@@ -37,6 +37,18 @@ class StageTimes:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
-        """What a worker of another version tells beside is left out."""
-        known = {each.name for each in fields(cls)}
-        return cls(**{name: given for name, given in value.items() if name in known})
+        """What a worker of another version tells beside, or as another type, is left out: a beat is a
+        hint, and none of it may stop a run."""
+        return cls(
+            **{
+                each.name: value[each.name]
+                for each in fields(cls)
+                if each.name in value and _fits(value[each.name], each.default)
+            }
+        )
+
+
+def _fits(given: Any, default: Any) -> bool:
+    if isinstance(given, bool):
+        return False
+    return isinstance(given, int | float if isinstance(default, float) else type(default))
