@@ -6,6 +6,7 @@ checked on a few fixed images before the first shard.
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -22,7 +23,7 @@ log = logging.getLogger("retrain.worker")
 
 MIN_COSINE = 0.999
 COMPILE_FROM_IMAGES = 128
-"""Below, compiling takes longer than it saves."""
+"""Images that a process was asked for before compiling takes less time than it saves."""
 _PLAIN_BATCH_SIZE = 32
 _CPU_BATCH_SIZES = (8, 16, 32, 64)
 _GPU_BATCH_SIZES = (32, 64, 128, 256)
@@ -74,15 +75,18 @@ class Inference:
 
 
 _ready: dict[tuple[str, Wanted, bool], Inference] = {}
+_asked_images: Counter[str] = Counter()
 
 
 def prepare(backbone: Backbone, wanted: Wanted, images: int) -> Inference:
-    """The inference for so many images at least, kept in the process from one task to the next.
+    """The inference for so many images more, kept in the process from one task to the next.
 
     Raises EngineUnavailable where this worker has not what is wanted, and PrecisionLost where it
     gives other features than float32.
     """
-    is_plain = wanted.any_will_do and images < COMPILE_FROM_IMAGES
+    _asked_images[backbone.fingerprint] += images
+    is_few = _asked_images[backbone.fingerprint] < COMPILE_FROM_IMAGES
+    is_plain = wanted.any_will_do and is_few
     for compiled in (True, not is_plain):
         if kept := _ready.get((backbone.fingerprint, wanted, compiled)):
             return kept
