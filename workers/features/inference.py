@@ -4,6 +4,7 @@ Whatever is chosen must give the features that float32 gives, so it changes no f
 checked on a few fixed images before the first shard.
 """
 
+import gc
 import logging
 import time
 from collections import Counter
@@ -124,6 +125,8 @@ def _fastest(backbone: Backbone, wanted: Wanted) -> Inference:
         if best is None or speed > best[0]:
             best = speed, made
     assert best is not None
+    del frozen
+    gc.collect()  # the graphs on the way here are cycles that hold the weights several times
     log.info(
         "%s: %s in %s, batches of %d, ready in %.1f s",
         *(backbone.name, best[1].engine, best[1].precision, best[1].batch_size),
