@@ -57,7 +57,8 @@ def test_against_plain_calls_and_the_machine(backbone: str, flowers: Path) -> No
 def _plain(backbone: str, size: int, pixels: Pixels) -> Iterator[tuple[str, Callable[[], float]]]:
     """Images/s of each plain way to call the network."""
     import keras
-    import tensorflow as tf
+
+    from workers.tensorflow import tf
 
     model, scale = load_model(backbone, size)
 
@@ -124,7 +125,7 @@ def _timed(
 
 def _matrix_product(precision: str) -> Callable[[], float]:
     """FLOP/s of one product of two large squares."""
-    import tensorflow as tf
+    from workers.tensorflow import tf
 
     left, right = (tf.cast(tf.random.normal((MATRIX, MATRIX), seed=each), precision) for each in (1, 2))
     product = tf.function(tf.matmul)

@@ -3,9 +3,10 @@
     tests/run tests/benchmarks/test_pipeline.py -m benchmark -n 0 -s
 
 The ceiling: backbone and decoding share the cores, so together they can do no more than
-1 / (1 / backbone + 1 / decode), both measured alone, in turns with the whole. The whole is a
-`retrain run`; its rate is images over the time in which its worker had images to do (the stages'
-backbone_s + starved_s), which leaves out loading and compiling.
+1 / (1 / backbone + 1 / decode), both measured alone, in turns with the whole and with the batch size
+that was found for the backbone alone. The whole is a `retrain run`; its rate is images over the time
+in which its worker had images to do (the stages' backbone_s + starved_s), which leaves out loading
+and compiling.
 
 The others: `plain_script.py` (tf.data and Keras) and `ray_script.py` (Ray Data), each a process of
 its own. "whole" is the process from start to end with all that it loads and compiles, without the
@@ -70,13 +71,15 @@ def test_share_of_the_ceiling(
 
     source = photos(IMAGES)
     network = prepare(load(backbone, None), Wanted(engine), IMAGES)
+    options = ("--engine", engine, "--batch-size", network.batch_size)
     rounds, runs = [], []
     for round_ in range(REPETITIONS):
         alone = _backbone_alone(network, source), _decode_alone(network, source)
-        runs.append(run(retrain, source, tmp_path / f"{round_}", backbone, "--engine", engine))
+        runs.append(run(retrain, source, tmp_path / f"{round_}", backbone, *options))
         rounds.append(Rates(*alone, runs[-1].images_per_s))
         assert runs[-1].json["images"]["ok"] == IMAGES
-    _show_share(backbone, network, rounds, runs[-1])
+        assert runs[-1].worker["precision"] == network.precision
+    _show_share(backbone, rounds, runs[-1])
 
 
 def _backbone_alone(network: Any, source: Path) -> float:
@@ -104,15 +107,14 @@ def _decode_alone(network: Any, source: Path) -> float:
         return rate(len(files), lambda: list(pool.map(one, files)))
 
 
-def _show_share(backbone: str, network: Any, rounds: list[Rates], last: Run) -> None:
+def _show_share(backbone: str, rounds: list[Rates], last: Run) -> None:
     worker = last.worker
     show(
         f"{backbone}, {IMAGES:,} photos: the whole against its ceiling",
         ["engine", "images/s: backbone", "decode", "ceiling", "whole", "share of the ceiling"],
         [
             [
-                f"{worker['engine']} {worker['precision']}, batches of {worker['batch_size']} "
-                f"(alone: {network.precision}, {network.batch_size})",
+                f"{worker['engine']} {worker['precision']}, batches of {worker['batch_size']}",
                 spread([each.backbone for each in rounds]),
                 spread([each.decode for each in rounds]),
                 spread([each.ceiling for each in rounds]),

@@ -10,6 +10,7 @@ _REPETITIONS, _BACKBONES, _ENGINES.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ def test_parts(backbone: str, retrain: Retrain) -> None:
     )
 
 
-def _parts(backbone: str, engine: str, environment: Mapping[str, str]) -> dict[str, object]:
+def _parts(backbone: str, engine: str, environment: Mapping[str, str]) -> dict[str, Any]:
     arguments = ("--backbone", backbone, "--engine", engine)
     return script("startup_script", *arguments, environment=environment).json
 
