@@ -5,7 +5,8 @@
 To 299 x 299 px, from photos in memory. On one thread in ms an image, and on all cores in images/s:
 threads for Python, a private thread pool of tf.data for TensorFlow. "ratio" is TensorFlow's own
 reduction while decoding, which somebody must know to ask for. Pixels are compared where nothing is
-reduced: TensorFlow chooses a faster and less accurate DCT unless it is told otherwise. RETRAIN_BENCH_IMAGES, _LARGE_IMAGES, _REPETITIONS.
+reduced: TensorFlow chooses a faster and less accurate DCT unless it is told otherwise.
+RETRAIN_BENCH_IMAGES, _LARGE_IMAGES, _REPETITIONS.
 """
 
 import io
