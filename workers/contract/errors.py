@@ -66,6 +66,10 @@ class ObjectMissing(Permanent):
     exit_code = ExitCode.STORE
 
 
+class NoLocalDisk(Permanent):
+    """The folder for local copies has no room, or cannot be written."""
+
+
 class BadSource(Permanent):
     """The images asked for cannot be listed, or cannot be learned from."""
 
