@@ -27,9 +27,9 @@ _SEARCH_IMAGES = 16_384
 # would show overfitting at any rate.
 _LARGE_SEARCH_IMAGES, _LARGE_SEARCH_VISITS = 131_072, 262_144
 
-# The preconditioner costs 2 D D C operations a step however large the batch: at 4,096 images of
-# D = 2,048 a quarter of the products with the features, at 256 four times them.
-_LEAST_BATCH, _LARGEST_BATCH, _BATCHES_IN_EPOCH = 256, 4_096, 128
+# The preconditioner costs 2 D D C operations a step, the products with B features 4 B D C: four
+# times them for 256 features of D = 2,048, and a quarter of them where B = 2 D.
+_LEAST_BATCH, _LEAST_STEPS_IN_EPOCH = 256, 64
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def train(
 
     scaling, weights = standardisation(training, tick), _class_weights(counts, settings)
     start = closed_form(training, judging, scaling, weights, tick)
-    batch_size = settings.batch_size or automatic_batch_size(len(training))
+    batch_size = settings.batch_size or automatic_batch_size(len(training), len(scaling.mean))
     refinement = Refinement(start, scaling, weights, settings, batch_size)
     rate = settings.learning_rate or choose_learning_rate(refinement, training, judging, tick)
     refined = refinement.run(training, judging, settings.epochs, rate, progress)
@@ -82,8 +82,9 @@ def train(
     return _folded(scaling, refined, chosen)
 
 
-def automatic_batch_size(images: int) -> int:
-    return min(_LARGEST_BATCH, max(_LEAST_BATCH, images // _BATCHES_IN_EPOCH))
+def automatic_batch_size(images: int, size: int) -> int:
+    """images: to train on; size: numbers in a feature."""
+    return max(_LEAST_BATCH, min(images // _LEAST_STEPS_IN_EPOCH, 2 * size))
 
 
 def choose_learning_rate(

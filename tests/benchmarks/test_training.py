@@ -1,0 +1,76 @@
+"""How fast a head is trained on features that do not fit in memory, and how much memory it takes.
+
+    tests/run tests/benchmarks/test_training.py -m benchmark -n 0 -s
+
+Draws 1,000,000 features of 2,048 numbers in 1,000 classes (9 GB on the disk while it runs), then
+does in a process of its own what the train task does. The products it is held against are measured
+by that process, right after the training.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.training_shards import write_shards
+from workers.storage import open_store
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(7200)]
+
+IMAGES = int(os.environ.get("RETRAIN_BENCH_IMAGES", "1000000"))
+SIZE = int(os.environ.get("RETRAIN_BENCH_FEATURE_SIZE", "2048"))
+CLASSES = int(os.environ.get("RETRAIN_BENCH_CLASSES", "1000"))
+EPOCHS = int(os.environ.get("RETRAIN_BENCH_EPOCHS", "3"))
+
+
+def test_a_million_images(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    began = time.perf_counter()
+    shards = write_shards(open_store(str(store)), IMAGES, SIZE, CLASSES)
+    drawn_s = time.perf_counter() - began
+    arguments = [str(each) for each in (store, shards, CLASSES, EPOCHS)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmarks.training_process", *arguments],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"RETRAIN_CACHE_DIR": str(tmp_path / "cache")},
+    )
+    peak = {"RssAnon": 0, "VmRSS": 0}
+    while process.poll() is None:
+        for name, kilobytes in _memory(process.pid):
+            peak[name] = max(peak[name], kilobytes)
+        time.sleep(0.1)
+    assert process.stdout is not None
+    assert process.returncode == 0
+    found = json.loads(process.stdout.read())
+    times, slowest = found["times"], max(found["epochs"])
+    both = found["products"] + found["preconditioner"]
+    losses = ", ".join(f"{loss:.4f}" for loss in found["losses"])
+    print(  # noqa: T201
+        f"\n{found['images']:,} x {SIZE:,} float16, {CLASSES:,} classes, {shards:,} shards, drawn in "
+        f"{drawn_s:.0f} s; {found['training']:,} to train on, batches of {found['batch']:,}\n"
+        f"local copy            {times['local copy']:7.1f} s\n"
+        f"standardisation       {times['standardisation']:7.1f} s\n"
+        f"closed-form start     {times['closed_form']:7.1f} s\n"
+        f"learning rate search  {times['choose_learning_rate']:7.1f} s\n"
+        f"epochs                {'  '.join(f'{each:7.1f} s' for each in found['epochs'])}\n"
+        f"judging and test rows {times['judging']:7.1f} s\n"
+        f"products of one epoch {found['products']:7.1f} s; the preconditioner's "
+        f"{found['preconditioner']:.1f} s\n"
+        f"slowest epoch / products: {slowest / found['products']:.2f}; with the preconditioner's: "
+        f"{slowest / both:.2f}; {found['training'] / slowest:,.0f} images/s\n"
+        f"peak RssAnon {peak['RssAnon'] / 2**20:.2f} GiB, peak RSS {peak['VmRSS'] / 2**20:.2f} GiB\n"
+        f"validation losses {losses}; error {found['validation_error']:.4f}; {found['chosen']}"
+    )
+
+
+def _memory(process: int) -> Iterator[tuple[str, int]]:
+    """(name, KiB) of what the kernel counts; nothing where the process has just ended."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if name in ("RssAnon", "VmRSS"):
+            yield name, int(rest.split()[0])
