@@ -22,7 +22,7 @@ def test_calls_go_on_at_the_same_time() -> None:
 
 
 def test_a_slow_loop_holds_few_results() -> None:
-    begun = []
+    begun: list[int] = []
     with in_order(begun.append, range(100), 3) as ahead:
         for used, _ in enumerate(ahead, 1):
             time.sleep(0.001)

@@ -234,7 +234,8 @@ def test_the_learning_rate_of_many_images_is_found_on_a_part_of_them(
     monkeypatch.setattr(head_module, "_SEARCH_IMAGES", 50)
     monkeypatch.setattr(head_module, "_LARGE_SEARCH_IMAGES", 60)
     monkeypatch.setattr(head_module, "_LARGE_SEARCH_VISITS", 120)
-    data, told = clusters(100, spread=3), []
+    told: list[int] = []
+    data = clusters(100, spread=3)
     head = train(data, CLASSES, TrainingSettings(epochs=4, batch_size=10), told.append)
     assert error(head, data) < 0.1
     # three rates for two epochs of six batches each, before the four epochs of 24
