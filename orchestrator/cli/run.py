@@ -55,7 +55,7 @@ _TRAINING = TrainingSettings()
     "--train-batch-size",
     type=click.IntRange(min=1),
     metavar="IMAGES",
-    help="Images for each training step.  [default: 256; a 128th of more than 32,768, up to 4,096]",
+    help="Images for each training step.  [default: 256, more where there are many images]",
 )
 @click.option(
     "--learning-rate",

@@ -17,8 +17,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.training_shards import write_shards
+from tests.benchmarks.training_shards import (
+    FINGERPRINT,
+    PLAN,
+    RUN,
+    SHARD_IMAGES,
+    names,
+    write_shards,
+)
+from tests.fleet.proxy import FaultProxy
+from tests.fleet.servers import ACCESS_KEY, SECRET_KEY, CephServer
 from workers.storage import open_store
+from workers.storage.s3 import client
+from workers.tasks.train import find_shards
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(7200)]
 
@@ -65,6 +76,34 @@ def test_a_million_images(tmp_path: Path) -> None:
         f"{slowest / both:.2f}; {found['training'] / slowest:,.0f} images/s\n"
         f"peak RssAnon {peak['RssAnon'] / 2**20:.2f} GiB, peak RSS {peak['VmRSS'] / 2**20:.2f} GiB\n"
         f"validation losses {losses}; error {found['validation_error']:.4f}; {found['chosen']}"
+    )
+
+
+def test_reading_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards through a network of 30 ms, one by one and as training reads them."""
+    ceph = CephServer(tmp_path / "ceph")
+    try:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", FaultProxy(ceph.port, delay_s=0.03).endpoint)
+        client().create_bucket(Bucket="bench")
+        store = open_store("s3://bench")
+        count = write_shards(store, 64 * SHARD_IMAGES, SIZE, CLASSES)
+        shards = find_shards(store, RUN, PLAN, count, FINGERPRINT)
+        began = time.perf_counter()
+        for each in shards.keys:
+            shards.read(each)
+        serial_s = time.perf_counter() - began
+        began = time.perf_counter()
+        shards.load(names(CLASSES), 0, tmp_path / "cache", lambda done: None)
+        concurrent_s = time.perf_counter() - began
+    finally:
+        ceph.stop()
+    print(  # noqa: T201
+        f"\n{count} shards of {SHARD_IMAGES:,} x {SIZE:,} float16 from Ceph, 30 ms away: one by one "
+        f"{serial_s:.1f} s; the local copy of them, {shards.threads()} at a time, "
+        f"{concurrent_s:.1f} s: {serial_s / concurrent_s:.1f} times as fast"
     )
 
 

@@ -14,10 +14,14 @@ _ANSWER = (
 
 
 class FaultProxy:
-    """`mode` is PASS, RESET (connections break) or SLOW_DOWN (every request is answered 503)."""
+    """`mode` is PASS, RESET (connections break) or SLOW_DOWN (every request is answered 503).
 
-    def __init__(self, upstream_port: int) -> None:
+    delay_s: how long each request takes to the server.
+    """
+
+    def __init__(self, upstream_port: int, delay_s: float = 0) -> None:
         self.mode = PASS
+        self._delay_s = delay_s
         self._upstream_port = upstream_port
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -54,7 +58,7 @@ class FaultProxy:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream_port)
         self._writers.add(up_writer)
-        copies = [_copy(reader, up_writer), _copy(up_reader, writer)]
+        copies = [_copy(reader, up_writer, self._delay_s), _copy(up_reader, writer, 0)]
         await asyncio.wait(
             [asyncio.ensure_future(each) for each in copies], return_when=asyncio.FIRST_COMPLETED
         )
@@ -62,8 +66,10 @@ class FaultProxy:
         up_writer.close()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float) -> None:
     with suppress(OSError):
         while data := await reader.read(65536):
+            if delay_s:
+                await asyncio.sleep(delay_s)
             writer.write(data)
             await writer.drain()
