@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tests.benchmarks.training_shards import FINGERPRINT, PLAN, RUN, names
 from workers.contract.settings import Settings
 from workers.contract.training import TrainingSettings
@@ -32,31 +30,28 @@ def main(store_url: str, shards: int, classes: int, epochs: int) -> None:
     data = plan.load(labels, settings.seed, Settings.from_environment().cache_dir, lambda done: None)
     times["local copy"] = time.perf_counter() - began
 
-    ends: dict[int, float] = {}
-    trained = head.train(
-        data, labels, settings, lambda epoch: ends.__setitem__(epoch, time.perf_counter())
-    )
+    training = len(data.split("train"))
+    batch = head.automatic_batch_size(training, data.features.shape[1])
+    epochs_done = Epochs(times, Products(training, batch, data.features.shape[1], classes))
+    trained = head.train(data, labels, settings, epochs_done)
     began = time.perf_counter()
     scorer = Scorer(trained.weights, trained.bias, labels)
     judged = judge(scorer, data, "validation", lambda: None)
     tested = predict_test(scorer, data, lambda: None)
     times["judging"] = time.perf_counter() - began
 
-    training = len(data.split("train"))
-    batch = trained.chosen["batch_size"]
-    products_s, preconditioner_s = _products(training, batch, data.features.shape[1], classes)
     result = {
         "images": len(data.labels),
         "training": training,
-        "batch": batch,
+        "batch": trained.chosen["batch_size"],
         "chosen": {key: trained.chosen[key] for key in ("shrinkage", "learning_rate")},
         "losses": [each["validation_loss"] for each in trained.history],
         "validation_error": judged["top1_error"],
         "test_rows": tested.num_rows,
         "times": times,
-        "epochs": _epochs(ends, times),
-        "products": products_s,
-        "preconditioner": preconditioner_s,
+        "epochs": epochs_done.seconds,
+        "products": [each for each, _ in epochs_done.products],
+        "preconditioner": [each for _, each in epochs_done.products],
     }
     print(json.dumps(result))  # noqa: T201
 
@@ -80,41 +75,61 @@ def _time_stages(times: Times) -> None:
         timed(name)
 
 
-def _epochs(ends: dict[int, float], times: Times) -> list[float]:
-    """Seconds of each, its validation included; the first also judges the start.
+class Products:
+    """One epoch's matrix products alone: those with the features (X W and Xᵀ E), and that of the
+    preconditioner. Random float32 of the same shapes, as many batches."""
 
-    ends: when the training last told of so many epochs done: at the end of the next one, but for
-    the last.
-    """
-    marks = [times["end of choose_learning_rate"], *(ends[number] for number in sorted(ends)[:-1])]
-    return list(np.diff(marks))
+    def __init__(self, images: int, batch: int, size: int, classes: int) -> None:
+        from workers.tensorflow import tf
 
+        self._batches = images / batch
+        features, error = tf.random.normal((batch, size)), tf.random.normal((batch, classes))
+        weights, inverse = tf.random.normal((size, classes)), tf.random.normal((size, size))
 
-def _products(images: int, batch: int, size: int, classes: int) -> tuple[float, float]:
-    """Seconds of one epoch's matrix products alone: those with the features (X W and Xᵀ E), and
-    that of the preconditioner. Random float32 of the same shapes, as many batches."""
-    from workers.tensorflow import tf
+        @tf.function  # type: ignore[untyped-decorator]
+        def with_features() -> Any:
+            logits = tf.matmul(features, weights)
+            return logits[0, 0] + tf.matmul(features, error, transpose_a=True)[0, 0]
 
-    features, error = tf.random.normal((batch, size)), tf.random.normal((batch, classes))
-    weights, inverse = tf.random.normal((size, classes)), tf.random.normal((size, size))
+        @tf.function  # type: ignore[untyped-decorator]
+        def of_preconditioner() -> Any:
+            return tf.matmul(inverse, weights)[0, 0]
 
-    @tf.function  # type: ignore[untyped-decorator]
-    def forward_and_gradient() -> Any:
-        logits = tf.matmul(features, weights)
-        return logits[0, 0] + tf.matmul(features, error, transpose_a=True)[0, 0]
+        self._work = with_features, of_preconditioner
+        self.seconds()  # compiles
 
-    @tf.function  # type: ignore[untyped-decorator]
-    def preconditioner() -> Any:
-        return tf.matmul(inverse, weights)[0, 0]
+    def seconds(self) -> tuple[float, float]:
+        """Seconds of an epoch, told from a quarter of one: the machine may have other work, so it
+        is asked often."""
+        with_features, of_preconditioner = (self._seconds(each) for each in self._work)
+        return with_features, of_preconditioner
 
-    def seconds(work: Callable[[], Any]) -> float:
-        work()
+    def _seconds(self, work: Callable[[], Any]) -> float:
+        count = max(1, round(self._batches / 4))
         began = time.perf_counter()
-        for _ in range(images // batch):
+        for _ in range(count):
             float(work())
-        return (time.perf_counter() - began) * images / batch / (images // batch)
+        return (time.perf_counter() - began) * self._batches / count
 
-    return seconds(forward_and_gradient), seconds(preconditioner)
+
+class Epochs:
+    """Seconds of each epoch, its validation included, and of its products, measured right after it.
+
+    The first epoch also judges the start.
+    """
+
+    def __init__(self, times: Times, products: Products) -> None:
+        self.seconds: list[float] = []
+        self.products: list[tuple[float, float]] = []
+        self._times, self._measure = times, products
+        self._began = 0.0
+
+    def __call__(self, done: int) -> None:
+        if done > len(self.seconds):
+            began = self._began or self._times["end of choose_learning_rate"]
+            self.seconds.append(time.perf_counter() - began)
+            self.products.append(self._measure.seconds())
+            self._began = time.perf_counter()
 
 
 if __name__ == "__main__":
