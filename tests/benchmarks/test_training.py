@@ -51,10 +51,13 @@ def test_a_million_images(tmp_path: Path) -> None:
         env=os.environ | {"RETRAIN_CACHE_DIR": str(tmp_path / "cache")},
     )
     peak = {"RssAnon": 0, "VmRSS": 0}
-    while process.poll() is None:
-        for name, kilobytes in _memory(process.pid):
-            peak[name] = max(peak[name], kilobytes)
-        time.sleep(0.1)
+    try:
+        while process.poll() is None:
+            for name, kilobytes in _memory(process.pid):
+                peak[name] = max(peak[name], kilobytes)
+            time.sleep(0.1)
+    finally:
+        process.kill()
     assert process.stdout is not None
     assert process.returncode == 0
     found = json.loads(process.stdout.read())

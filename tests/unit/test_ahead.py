@@ -41,8 +41,9 @@ def test_a_loop_that_is_left_begins_no_more_calls_and_leaves_no_thread() -> None
             for _ in ahead:
                 raise KeyError
 
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError) as left:
         leave_early()
+    assert left.traceback  # and with it the loop's frame
     assert threading.active_count() == before
     assert len(begun) <= 4
 

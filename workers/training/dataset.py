@@ -130,9 +130,8 @@ class Shards:
         def copy(number: int) -> None:
             to = place[ends[number] - known[number].rows.num_rows : ends[number]]
             row = known[number].rows.column("row").to_numpy()
-            if len(row):
-                shard = read_table(self.store, self.keys[number].features_key)
-                features[to[to >= 0]] = self.matrix(shard)[row[to >= 0]]
+            shard = read_table(self.store, self.keys[number].features_key)
+            features[to[to >= 0]] = self.matrix(shard)[row[to >= 0]]
 
         with in_order(copy, range(len(known)), self.threads()) as ahead:
             for done, _ in enumerate(ahead, 1):
