@@ -125,15 +125,17 @@ class _Softmax:
     def _step(self, features: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
         features = self._standardised(features)
         logits = tf.matmul(features, self._weights) + self._bias  # (B, C)
-        target = tf.one_hot(labels, self._classes)
-        target = target * (1 - self._smoothing) + self._smoothing / self._classes
-        weight = tf.gather(self._class_weights, labels)[:, None]  # (B, 1)
-        losses = tf.nn.softmax_cross_entropy_with_logits(target, logits)
-        error = (tf.nn.softmax(logits) - target) * weight / tf.cast(tf.shape(labels)[0], tf.float32)
+        even = self._smoothing / self._classes
+        target = tf.one_hot(labels, self._classes, 1 - self._smoothing + even, even)
+        # losses (B,) and softmax - target (B, C) in one go: these passes over memory cost time too
+        losses, error = tf.raw_ops.SoftmaxCrossEntropyWithLogits(features=logits, labels=target)
+        weight = tf.gather(self._class_weights, labels)  # (B,)
+        error *= (weight / tf.cast(tf.shape(labels)[0], tf.float32))[:, None]
         gradient = tf.matmul(features, error, transpose_a=True)  # (D, C)
-        gradient += self._decay * (self._weights - self._start)
+        if self._decay:
+            gradient += self._decay * (self._weights - self._start)
         self._speed.assign(_MOMENTUM * self._speed + tf.matmul(self._inverse, gradient))
         self._bias_speed.assign(_MOMENTUM * self._bias_speed + tf.reduce_sum(error, axis=0))
         self._weights.assign_sub(rate * self._speed)
         self._bias.assign_sub(rate * self._bias_speed)
-        return tf.reduce_mean(losses * weight[:, 0])
+        return tf.reduce_mean(losses * weight)
