@@ -92,13 +92,15 @@ def test_reading_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """Shards through a network of 30 ms, one by one and as training reads them."""
     ceph = CephServer(tmp_path / "ceph")
     try:
+        proxy = FaultProxy(ceph.port)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
         monkeypatch.setenv("AWS_REGION", "us-east-1")
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", FaultProxy(ceph.port, delay_s=0.03).endpoint)
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
         client().create_bucket(Bucket="bench")
         store = open_store("s3://bench")
         count = write_shards(store, 64 * SHARD_IMAGES, SIZE, CLASSES)
+        proxy.delay_s = 0.03
         shards = find_shards(store, RUN, PLAN, count, FINGERPRINT)
         began = time.perf_counter()
         for each in shards.keys:
