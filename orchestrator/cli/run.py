@@ -54,10 +54,8 @@ _TRAINING = TrainingSettings()
 @click.option(
     "--train-batch-size",
     type=click.IntRange(min=1),
-    default=_TRAINING.batch_size,
-    show_default=True,
     metavar="IMAGES",
-    help="Images for each training step.",
+    help="Images for each training step.  [default: 256, more where there are many images]",
 )
 @click.option(
     "--learning-rate",
@@ -109,7 +107,7 @@ def run_command(
     testing_percentage: float,
     split_root: str | None,
     as_json: bool,
-    train_batch_size: int,
+    train_batch_size: int | None,
     **training: Any,
 ) -> None:
     """Learn the labels of SOURCE and save a model.

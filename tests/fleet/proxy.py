@@ -14,10 +14,14 @@ _ANSWER = (
 
 
 class FaultProxy:
-    """`mode` is PASS, RESET (connections break) or SLOW_DOWN (every request is answered 503)."""
+    """`mode` is PASS, RESET (connections break) or SLOW_DOWN (every request is answered 503).
+
+    `delay_s`: how long each piece of a request takes to the server.
+    """
 
     def __init__(self, upstream_port: int) -> None:
         self.mode = PASS
+        self.delay_s = 0.0
         self._upstream_port = upstream_port
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -54,12 +58,19 @@ class FaultProxy:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream_port)
         self._writers.add(up_writer)
-        copies = [_copy(reader, up_writer), _copy(up_reader, writer)]
+        copies = [self._delayed(reader, up_writer), _copy(up_reader, writer)]
         await asyncio.wait(
             [asyncio.ensure_future(each) for each in copies], return_when=asyncio.FIRST_COMPLETED
         )
         self._writers.discard(up_writer)
         up_writer.close()
+
+    async def _delayed(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                await asyncio.sleep(self.delay_s)
+                writer.write(data)
+                await writer.drain()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

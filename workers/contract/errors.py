@@ -54,6 +54,10 @@ class BrokerUnavailable(StoreUnavailable):
     exit_code = ExitCode.FLEET
 
 
+class NoLocalDisk(Retryable):
+    """The folder for local copies has no room, or cannot be written; another worker's may."""
+
+
 class StoreDenied(Permanent):
     """The store refuses: credentials, permissions, a bucket that is not there, a full disk."""
 

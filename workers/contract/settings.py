@@ -27,7 +27,8 @@ class Settings:
     allow: tuple[str, ...] = ()
     """RETRAIN_ALLOW: URL prefixes a worker may read and write under, comma separated; none: any."""
     cache_dir: Path = Path("~/.cache/retrain")
-    """RETRAIN_CACHE_DIR: where backbones that live in a bucket are kept on disk."""
+    """RETRAIN_CACHE_DIR: where backbones that live in a bucket are kept on disk, and the
+    features of a training for as long as it lasts."""
     fetch_threads: int = 32
     """RETRAIN_FETCH_THREADS: images that are fetched at once."""
     decode_threads: int = 0

@@ -8,7 +8,8 @@ class TrainingSettings:
     """What the command line may set; None means chosen on the validation images."""
 
     epochs: int = 60
-    batch_size: int = 256
+    batch_size: int | None = None
+    """None: 256, and more where there are many images."""
     learning_rate: float | None = None
     weight_decay: float = 0.0
     """Pull of the refinement back to its start, as a factor on the squared distance."""

@@ -36,10 +36,21 @@ def read_columns(store: Store, key: str, size_bytes: int, columns: Sequence[str]
     return _parsed(_RangeFile(store, key, size_bytes), store.uri(key), columns)
 
 
+def read_outline(
+    store: Store, key: str, size_bytes: int, columns: Sequence[str]
+) -> tuple[pa.Schema, pa.Table]:
+    """The schema of all columns, and some of them, by ranged reads."""
+    return _opened(_RangeFile(store, key, size_bytes), store.uri(key), columns)
+
+
 def _parsed(file: io.IOBase, name: str, columns: Sequence[str] | None) -> pa.Table:
+    return _opened(file, name, columns)[1]
+
+
+def _opened(file: io.IOBase, name: str, columns: Sequence[str] | None) -> tuple[pa.Schema, pa.Table]:
     try:
         with pq.ParquetFile(file, pre_buffer=False) as parquet:
-            return parquet.read(columns=columns)
+            return parquet.schema_arrow, parquet.read(columns=columns)
     except pa.ArrowInvalid as error:
         raise StoreDenied(f"{name} is not a readable Parquet file: {error}") from error
 

@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -6,10 +7,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from workers.contract.errors import BadSource
+from workers.contract.errors import BadSource, HandedBack
 from workers.contract.training import TrainingSettings
+from workers.training import head as head_module
+from workers.training import images, start
 from workers.training.dataset import Dataset
-from workers.training.head import Head, train
+from workers.training.head import Head, automatic_batch_size, train
 
 CLASSES = ["a", "b", "c"]
 SIZE = 12
@@ -201,3 +204,55 @@ def test_a_class_without_training_images_is_named(split: str) -> None:
     names = [split if label == 1 else "train" for label in data.labels]
     with pytest.raises(BadSource, match="no readable training image of b:"):
         train(dataset(data.features, data.labels, names), CLASSES, TrainingSettings())
+
+
+def test_the_size_of_the_blocks_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, settings = clusters(spread=5), TrainingSettings(epochs=3, batch_size=16)
+    whole = train(data, CLASSES, settings)
+    monkeypatch.setattr(images, "_BLOCK", 7)
+    monkeypatch.setattr(start, "_LOGITS_BLOCK", 3)
+    blocks = train(data, CLASSES, settings)
+    np.testing.assert_allclose(blocks.weights, whole.weights, rtol=1e-3, atol=1e-5)
+    for one, other in zip(blocks.history, whole.history, strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "expected"),
+    [(100, 2_048, 256), (16_384, 2_048, 256), (64_000, 2_048, 1_000), (800_000, 2_048, 4_096),
+     (800_000, 1_024, 2_048), (800_000, 16, 256)],
+)  # fmt: skip
+def test_batches_grow_with_the_images_until_the_preconditioner_is_cheap(
+    images: int, size: int, expected: int
+) -> None:
+    assert automatic_batch_size(images, size) == expected
+
+
+def test_the_learning_rate_of_many_images_is_found_on_a_part_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(head_module, "_SEARCH_IMAGES", 50)
+    monkeypatch.setattr(head_module, "_LARGE_SEARCH_IMAGES", 60)
+    monkeypatch.setattr(head_module, "_LARGE_SEARCH_VISITS", 120)
+    told: list[int] = []
+    data = clusters(100, spread=3)
+    head = train(data, CLASSES, TrainingSettings(epochs=4, batch_size=10), told.append)
+    assert error(head, data) < 0.1
+    # three rates for two epochs of six batches each, before the four epochs of 24
+    assert told.count(0) < 3 * 2 * (6 + 2) + 24 + 20
+    assert told.count(1) == 24 + 2
+
+
+@pytest.mark.parametrize("calls", [1, 3, 10, 25])
+def test_what_progress_raises_ends_the_training_and_its_threads(calls: int) -> None:
+    data, threads, told = clusters(), threading.active_count(), []
+
+    def stop(epoch: int) -> None:
+        told.append(epoch)
+        if len(told) == calls:
+            raise HandedBack("the worker is shutting down")
+
+    with pytest.raises(HandedBack):
+        train(data, CLASSES, TrainingSettings(batch_size=16), stop)
+    assert len(told) == calls
+    assert threading.active_count() == threads
