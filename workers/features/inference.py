@@ -23,7 +23,7 @@ from workers.features.engines import Compute, Engine, Floats, OutOfMemory, Pixel
 log = logging.getLogger("retrain.worker")
 
 MIN_COSINE = 0.999
-COMPILE_FROM_IMAGES = 128
+COMPILE_FROM_IMAGES = 768
 """Images that a process was asked for before compiling takes less time than it saves."""
 _PLAIN_BATCH_SIZE = 32
 _CPU_BATCH_SIZES = (8, 16, 32, 64)
