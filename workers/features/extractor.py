@@ -171,10 +171,10 @@ class Extractor:
             self._feeding += 1
         try:
             for row in range(len(shard.images)):
+                shard.check()
                 while not self._room.acquire(timeout=_TELL_EVERY_S):
                     shard.check()
                     progress(shard.done, len(shard.images))
-                shard.check()
                 with self._changed:
                     self._coming += 1
                 self._to_fetch.put((shard, row))
