@@ -66,6 +66,26 @@ def save_cancelling_backbone(folder: Path, size_px: int = 64) -> Path:
     return folder
 
 
+def save_slow_backbone(folder: Path, steps: int, size_px: int = 64) -> Path:
+    """The small backbone, which first multiplies matrices so many times for each image."""
+    from workers.tensorflow import tf
+
+    network = small_network()
+    features = network.__call__
+
+    def slowly(images: Any) -> Any:
+        matrix = tf.eye(256)
+        for _ in tf.range(steps * tf.shape(images)[0]):
+            matrix = tf.matmul(matrix, matrix)
+        with tf.control_dependencies([matrix]):
+            return features(images)
+
+    spec = tf.TensorSpec((None, size_px, size_px, 3), tf.float32)
+    network.__call__ = tf.function(slowly, input_signature=[spec])
+    tf.saved_model.save(network, str(folder))
+    return folder
+
+
 def save_bulky_backbone(folder: Path, most: int, size_px: int = 32) -> Path:
     """A SavedModel of float32 (B, 3), the mean colour, that takes more memory than there are
     addresses for a batch of more than so many images."""
