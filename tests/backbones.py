@@ -43,6 +43,66 @@ def save_small_backbone(folder: Path, size_px: int | None = 64, seed: int = 0) -
     return folder
 
 
+def save_cancelling_backbone(folder: Path, size_px: int = 64) -> Path:
+    """A SavedModel that bfloat16 ruins: its filters stand on a large constant, whose part is taken
+    away again."""
+    from workers.tensorflow import tf
+
+    rng = np.random.default_rng(0)
+    filters, ground = _normal(rng, 7, 7, 3, FEATURES), np.full((7, 7, 3, FEATURES), 64, np.float32)
+
+    class Network(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.raised, self.ground = tf.Variable(ground + filters), tf.Variable(ground)
+
+        def __call__(self, images: Any) -> Any:
+            answers = (tf.nn.conv2d(images, each, 4, "SAME") for each in (self.raised, self.ground))
+            return tf.reduce_mean(tf.nn.relu(next(answers) - next(answers)), axis=(1, 2))
+
+    network = Network()
+    network.__call__ = _function(network, size_px)
+    tf.saved_model.save(network, str(folder))
+    return folder
+
+
+def save_slow_backbone(folder: Path, steps: int, size_px: int = 64) -> Path:
+    """The small backbone, which first multiplies matrices so many times for each image."""
+    from workers.tensorflow import tf
+
+    network = small_network()
+    features = network.__call__
+
+    def slowly(images: Any) -> Any:
+        matrix = tf.eye(256)
+        for _ in tf.range(steps * tf.shape(images)[0]):
+            matrix = tf.matmul(matrix, matrix)
+        with tf.control_dependencies([matrix]):
+            return features(images)
+
+    spec = tf.TensorSpec((None, size_px, size_px, 3), tf.float32)
+    network.__call__ = tf.function(slowly, input_signature=[spec])
+    tf.saved_model.save(network, str(folder))
+    return folder
+
+
+def save_bulky_backbone(folder: Path, most: int, size_px: int = 32) -> Path:
+    """A SavedModel of float32 (B, 3), the mean colour, that takes more memory than there are
+    addresses for a batch of more than so many images."""
+    from workers.tensorflow import tf
+
+    class Network(tf.Module):  # type: ignore[misc]
+        def __call__(self, images: Any) -> Any:
+            copies = tf.where(tf.shape(images)[0] > most, tf.constant(2**48, tf.int64), 1)
+            means = tf.reduce_mean(images, axis=(1, 2))[:, tf.newaxis]
+            return tf.reduce_max(tf.tile(means, tf.stack([1, copies, 1])), axis=1)
+
+    network = Network()
+    network.__call__ = _function(network, size_px)
+    tf.saved_model.save(network, str(folder))
+    return folder
+
+
 def save_signature_only(folder: Path, size_px: int = 64) -> Path:
     """A SavedModel that cannot be called, only asked by its serving_default signature."""
     from workers.tensorflow import tf

@@ -171,10 +171,10 @@ class Extractor:
             self._feeding += 1
         try:
             for row in range(len(shard.images)):
+                shard.check()
                 while not self._room.acquire(timeout=_TELL_EVERY_S):
                     shard.check()
                     progress(shard.done, len(shard.images))
-                shard.check()
                 with self._changed:
                     self._coming += 1
                 self._to_fetch.put((shard, row))
@@ -198,8 +198,10 @@ class Extractor:
     def _fetch_all(self) -> None:
         while (job := self._to_fetch.get()) is not None:
             shard, row = job
+            if shard.error is not None:  # not raised here again: its traceback would grow each time
+                self._over(shard, row, shard.error)
+                continue
             try:
-                shard.check()
                 fetched = self._fetch(shard, row)
             except BaseException as error:
                 self._over(shard, row, error)
@@ -222,7 +224,9 @@ class Extractor:
         width, height = self.network.width, self.network.height
         while (job := self._to_decode.get()) is not None:
             try:
-                job.shard.check()
+                if job.shard.error is not None:
+                    self._over(job.shard, job.row, job.shard.error)
+                    continue
                 with self.clock.measured("decode_s"):
                     pixels = decode(job.data, width, height, self._pixels)
             except BaseException as error:

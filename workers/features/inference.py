@@ -99,9 +99,10 @@ def prepare(backbone: Backbone, wanted: Wanted, images: int) -> Inference:
 
 def plain(backbone: Backbone, batch_size: int | None = None) -> Inference:
     """The backbone as it was loaded: ready at once, and in float32."""
-    return Inference(
-        backbone, backbone.features, "tensorflow", "float32", batch_size or _PLAIN_BATCH_SIZE
-    )
+    from workers.features.engines.tensorflow import computing
+
+    compute = computing(backbone.function)
+    return Inference(backbone, compute, "tensorflow", "float32", batch_size or _PLAIN_BATCH_SIZE)
 
 
 def _fastest(backbone: Backbone, wanted: Wanted) -> Inference:
@@ -157,7 +158,7 @@ def check_parity(backbone: Backbone, made: Inference) -> float:
     """The lowest cosine between a feature vector of `made` and the backbone's own in float32, over
     a few fixed images. Raises PrecisionLost below MIN_COSINE."""
     images = np.stack(list(_parity_images(made.height, made.width)))
-    expected, found = backbone.features(images), made.features(images)
+    expected, found = plain(backbone).features(images), made.features(images)
     cosine = float(_cosines(expected, found).min())
     if not cosine >= MIN_COSINE:
         raise PrecisionLost(

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+from collections import deque
 from contextlib import suppress
 from typing import Any
 
@@ -12,21 +13,23 @@ from workers.contract.beats import LOST, RUNNING, Beat
 from workers.contract.broker import beats_of
 from workers.contract.errors import BadMessage, RetrainError
 from workers.contract.messages import MESSAGES, Message
+from workers.tasks import overlap
 
 log = logging.getLogger("retrain.worker")
 
 
-# the last task that returned: its images may still be computed (`overlap`)
-_returned: list[Message] = []
+# the last tasks that the process began: their images may still be computed (`overlap`)
+_begun: deque[Message] = deque(maxlen=overlap.TASKS + 1)
 
 
 class TellingRequest(Request):  # type: ignore[misc]
     """Celery's own bookkeeping of a task in the main process, and one more beat."""
 
-    def on_success(self, *args: Any, **options: Any) -> Any:
-        message = message_of(self)
-        _returned[:] = [message] if message else []
-        return super().on_success(*args, **options)
+    # on_success is not asked: Celery derives from this class and replaces it
+    def on_accepted(self, *args: Any, **options: Any) -> Any:
+        if message := message_of(self):
+            _begun.append(message)
+        return super().on_accepted(*args, **options)
 
     def on_failure(self, exc_info: Any, *args: Any, **options: Any) -> Any:
         error = getattr(exc_info.exception, "exc", exc_info.exception)
@@ -40,7 +43,8 @@ class TellingRequest(Request):  # type: ignore[misc]
         if beats is None or message is None:
             return
         try:
-            for name, beat in beats.latest([each.beat_name() for each in _returned]).items():
+            others = [each.beat_name() for each in _begun if each != message]
+            for name, beat in beats.latest(others).items():
                 if beat.state == RUNNING and beat.worker == f"{socket.gethostname()}-{self.worker_pid}":
                     beats.send(name, Beat(LOST, queue=beat.queue))
             beats.send(message.beat_name(), Beat(LOST, queue=message.queue))

@@ -8,8 +8,8 @@ is in the store, and they fall silent if the process dies.
 import threading
 from collections.abc import Callable
 
-_TASKS = 2
-_room = threading.Semaphore(_TASKS)
+TASKS = 2
+_room = threading.Semaphore(TASKS)
 
 
 def begin(work: Callable[[Callable[[], None]], None]) -> None:
@@ -37,6 +37,6 @@ def alone(work: Callable[[], None]) -> None:
 
 def finish() -> None:
     """Wait for the tasks that were begun."""
-    for _ in range(_TASKS):
+    for _ in range(TASKS):
         _room.acquire()
-    _room.release(_TASKS)
+    _room.release(TASKS)

@@ -21,6 +21,19 @@ def freeze(function: Any) -> Any:
     return convert_variables_to_constants_v2(function)
 
 
+def computing(call: Any) -> Compute:
+    """A function of tensors as one of arrays."""
+
+    def compute(images: Pixels) -> Floats:
+        try:
+            features: Floats = call(tf.constant(images)).numpy()
+        except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+            raise OutOfMemory(str(error).partition("\n")[0]) from error
+        return features
+
+    return compute
+
+
 def has_gpu() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
@@ -40,16 +53,7 @@ class TensorFlow:
         graph = frozen.graph.as_graph_def()
         if precision != "float32":
             graph = _rewritten(frozen, _REWRITERS[precision])
-        call = _function(graph, frozen, self._jit)
-
-        def compute(images: Pixels) -> Floats:
-            try:
-                features: Floats = call(tf.constant(images)).numpy()
-            except (tf.errors.ResourceExhaustedError, MemoryError) as error:
-                raise OutOfMemory(str(error).partition("\n")[0]) from error
-            return features
-
-        return compute
+        return computing(_function(graph, frozen, self._jit))
 
 
 class Xla(TensorFlow):
