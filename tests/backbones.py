@@ -60,7 +60,7 @@ def save_cancelling_backbone(folder: Path, size_px: int = 64) -> Path:
             answers = (tf.nn.conv2d(images, each, 4, "SAME") for each in (self.raised, self.ground))
             return tf.reduce_mean(tf.nn.relu(next(answers) - next(answers)), axis=(1, 2))
 
-    network = Network()
+    network: Any = Network()
     network.__call__ = _function(network, size_px)
     tf.saved_model.save(network, str(folder))
     return folder
@@ -97,7 +97,7 @@ def save_bulky_backbone(folder: Path, most: int, size_px: int = 32) -> Path:
             means = tf.reduce_mean(images, axis=(1, 2))[:, tf.newaxis]
             return tf.reduce_max(tf.tile(means, tf.stack([1, copies, 1])), axis=1)
 
-    network = Network()
+    network: Any = Network()
     network.__call__ = _function(network, size_px)
     tf.saved_model.save(network, str(folder))
     return folder

@@ -41,6 +41,16 @@ class Gated(QuarterMeans):
         return super().features(images)
 
 
+class Slow(QuarterMeans):
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def features(self, images: npt.NDArray[np.uint8]) -> Floats:
+        time.sleep(self._seconds)
+        return super().features(images)
+
+
 class Computing:
     """`Extractor.compute` in a thread of its own."""
 
@@ -91,7 +101,10 @@ def extracting(
     finally:
         if isinstance(network, Gated):
             network.gate.set()
-        extractor.close()
+        closing = threading.Thread(target=extractor.close, daemon=True)
+        closing.start()
+        closing.join(TIMEOUT_S)
+        assert not closing.is_alive(), "a shard never ends"
 
 
 def of_greys(folder: Path, greys: Sequence[int]) -> list[Image]:
@@ -139,6 +152,7 @@ def test_a_batch_holds_the_last_images_of_a_shard_and_the_first_of_the_next(tmp_
         # When the first is fed, and then the second
         first = Computing(extractor, first_images)
         assert first.fed.wait(TIMEOUT_S)
+        time.sleep(SOON_S)  # its last two could be computed now, if that were right
         assert first.is_under_way, "fed comes before the images are done"
         second = Computing(extractor, second_images)
         assert second.fed.wait(TIMEOUT_S)
@@ -166,6 +180,7 @@ def test_the_last_batch_waits_for_the_next_shard_that_is_being_fed(
     with extracting(network) as extractor:
         first = Computing(extractor, slow)
         assert first.fed.wait(TIMEOUT_S)
+        time.sleep(SOON_S)
 
         # When two more come with the next shard, then the four are one batch
         second = Computing(extractor, of_greys(tmp_path / "next", [30, 40]))
@@ -198,7 +213,7 @@ def test_results_are_in_the_order_of_the_images_however_they_come(
 def test_progress_of_shards_at_once_only_rises(tmp_path: Path) -> None:
     told: list[list[tuple[int, int]]] = [[], []]
     shards = [of_greys(tmp_path / str(number), range(1, 31 + number)) for number in range(2)]
-    with extracting(QuarterMeans(), 3, 2) as extractor:
+    with extracting(Slow(0.05), 3, 2) as extractor:
         at_work = [
             Computing(extractor, shard, lambda done, total, of=of: of.append((done, total)))  # type: ignore[misc]
             for shard, of in zip(shards, told, strict=True)
@@ -243,6 +258,8 @@ def test_a_shard_that_fails_fails_alone(
         bad = Computing(extractor, images, progress or (lambda done, total: None))
         until(lambda: bad.fed.is_set() or not bad.is_under_way, TIMEOUT_S, "the first shard")
         good = Computing(extractor, of_greys(tmp_path / "good", others))
+        assert good.fed.wait(TIMEOUT_S)
+        time.sleep(SOON_S)
         network.gate.set()
 
         # Then the one ends with its error, the other is right, and so is the next
@@ -396,7 +413,7 @@ def test_bytes_of_files_that_cannot_be_fetched_or_decoded_are_given_back(
     monkeypatch.setattr(extractor_module, "FETCHED_BYTES", 1000)
     bad = [corrupt(tmp_path, 1), Image(str(tmp_path / "missing.png"), "x"), corrupt(tmp_path, 2)]
     images = [each._replace(size_bytes=1000) for each in (*bad, *of_greys(tmp_path, [10]))]
-    with extracting(QuarterMeans()) as extractor:
+    with extracting(QuarterMeans(), 1, 1) as extractor:
         assert Computing(extractor, images).greys() == [None, None, None, 10]
 
 
@@ -443,13 +460,8 @@ def test_close_waits_for_the_shards_at_hand_and_ends_every_thread(tmp_path: Path
 
 
 def test_times_add_up_and_begin_anew(tmp_path: Path) -> None:
-    class Slow(QuarterMeans):
-        def features(self, images: npt.NDArray[np.uint8]) -> Floats:
-            time.sleep(0.01)
-            return super().features(images)
-
     images = of_greys(tmp_path, range(10, 110, 10))
-    with extracting(Slow(), 3, 2) as extractor:
+    with extracting(Slow(0.01), 3, 2) as extractor:
         # Given two shards, of ten images and of three with a bad one among them
         at_work = [Computing(extractor, each) for each in (images, [*images[:2], corrupt(tmp_path, 0)])]
         for each in at_work:
