@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,13 +21,14 @@ from workers.features.backbone import Backbone, load
 from workers.features.engines import engine
 from workers.features.inference import MIN_COSINE, Inference, Wanted, prepare
 
-MANY, FEW = 1000, 5
+MANY, FEW = inference.COMPILE_FROM_IMAGES, 5
 """Images that are worth compiling for, and ones that are not."""
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "_ready", {})
+    monkeypatch.setattr(inference, "_asked_images", Counter())
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +149,8 @@ def test_few_images_compile_nothing_until_many_did(
         images = pictures(3, 64, 0)
         np.testing.assert_allclose(first.features(images), backbone.features(images), rtol=1e-4)
 
-    # When one of many comes, it is compiled; and then the small ones use that
-    compiled = prepare(backbone, Wanted(), MANY)
+    # When all that were asked for are many, it is compiled; and then the small ones use that
+    compiled = prepare(backbone, Wanted(), MANY - 2 * FEW)
     assert compiled is not first
     assert prepare(backbone, Wanted(), FEW) is compiled
     assert prepare(backbone, Wanted(), MANY) is compiled
