@@ -21,6 +21,8 @@ from orchestrator.tally import Tally
 from workers.contract import layout
 from workers.contract.beats import DONE, FAILED, HANDED_BACK, LOST, RUNNING, SILENCE_S, Beat
 from workers.contract.errors import (
+    UNFIT,
+    RetrainError,
     Retryable,
     RunCancelled,
     StoreUnavailable,
@@ -295,12 +297,19 @@ class Dispatch:
         flight.failed_at.add(flight.beat.worker if flight.beat else "")
         # an unknown error may be one machine's (its disk is full, say)
         may_pass = isinstance(error, Retryable | TaskFailed) and not self.engine.is_embedded
-        is_hopeless = flight.failures >= MAX_FAILURES or len(flight.failed_at) >= MAX_FAILED_WORKERS
-        if not may_pass or is_hopeless:
+        if not may_pass or self._is_hopeless(flight, error):
             raise error
         self.store.delete(key)
-        flight.held_until_s = time.monotonic() + 2**flight.failures
+        flight.held_until_s = time.monotonic() + 2 ** min(flight.failures, MAX_FAILURES)
         self._resend(flight, str(error))
+
+    def _is_hopeless(self, flight: _Flight, error: RetrainError) -> bool:
+        if isinstance(error, UNFIT):  # then any worker that has not tried may be fit
+            workers = self.engine.beats.workers()
+            if workers is not None:
+                there = sum(flight.message.queue in each.queues for each in workers)
+                return len(flight.failed_at) >= max(1, there)
+        return flight.failures >= MAX_FAILURES or len(flight.failed_at) >= MAX_FAILED_WORKERS
 
     def _check_cancelled(self) -> None:
         now = time.monotonic()

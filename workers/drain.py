@@ -1,11 +1,11 @@
-"""When a worker is to stop, shared by its processes: told to by a signal, or unfit for its work."""
+"""The time left to a worker that was told to stop, shared by its processes."""
 
 import multiprocessing
 import time
 
-# made before the pool forks, so that its processes see what the main one writes
-_deadline = multiprocessing.Value("d", 0.0)
-_is_unfit = multiprocessing.Value("b", False)
+# made before the pool forks, so that its processes see what the main one writes; without a lock,
+# which a process that is killed would keep
+_deadline = multiprocessing.Value("d", 0.0, lock=False)
 
 
 def begin(grace_s: float) -> None:
@@ -16,12 +16,3 @@ def begin(grace_s: float) -> None:
 def is_over() -> bool:
     deadline: float = _deadline.value
     return deadline > 0 and time.monotonic() > deadline
-
-
-def refuse() -> None:
-    """This worker must take no more tasks: its results would be wrong."""
-    _is_unfit.value = True
-
-
-def is_refusing() -> bool:
-    return bool(_is_unfit.value)

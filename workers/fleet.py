@@ -21,24 +21,23 @@ from typing import Any
 
 from celery import bootsteps, signals
 from celery.platforms import SecurityWarning
-from celery.worker import state
 from celery.worker.state import active_requests
 
 from workers import drain, storage
 from workers.app import app
 from workers.contract.beats import BEAT_EVERY_S, HANDED_BACK, Beat, Beats, WorkerInfo
 from workers.contract.broker import beats_of, configured, without_password
-from workers.contract.errors import BadSetting, ExitCode, NoWorker, RetrainError
+from workers.contract.errors import BadSetting, NoWorker, RetrainError
 from workers.contract.messages import EXTRACT_QUEUE, QUEUES, TRAIN_QUEUE
 from workers.contract.settings import Settings
-from workers.tasks import overlap
+from workers.tasks import loss, overlap
 from workers.tasks.loss import message_of
 
 log = logging.getLogger("retrain.worker")
 
 _GREET_EVERY_S = 10.0
 _LATE_AFTER_S = 5.0
-_REFUSAL_LOOK_S = 1.0
+_LOSS_LOOK_S = 1.0
 _STOPPED_AT_ONCE = 128 + signal.SIGTERM
 
 
@@ -123,6 +122,9 @@ def _hand_back_for(beats: Beats | None) -> None:
         if message is not None and beats is not None:
             with suppress(RetrainError):
                 beats.send(message.beat_name(), Beat(HANDED_BACK, queue=message.queue))
+    if beats is not None:
+        with suppress(RetrainError):
+            loss.tell_of_begun(beats, HANDED_BACK, lambda pid: True)
     _end(0)
 
 
@@ -146,7 +148,7 @@ class _Presence(bootsteps.StartStopStep):  # type: ignore[misc]
     beats: Beats | None = None
 
     def start(self, worker: Any) -> None:
-        worker.timer.call_repeatedly(_REFUSAL_LOOK_S, _stop_if_refusing)
+        worker.timer.call_repeatedly(_LOSS_LOOK_S, _tell_of_loss, (self.beats,))
         if self.settings.heartbeat_file:
             worker.timer.call_repeatedly(BEAT_EVERY_S, self.settings.heartbeat_file.touch)
         if self.beats is not None:
@@ -156,9 +158,10 @@ class _Presence(bootsteps.StartStopStep):  # type: ignore[misc]
             worker.timer.call_repeatedly(_GREET_EVERY_S, _greet, (self.beats, info))
 
 
-def _stop_if_refusing() -> None:
-    if drain.is_refusing():
-        state.should_stop = ExitCode.BACKBONE.value
+def _tell_of_loss(beats: Beats | None) -> None:
+    if beats is not None:
+        with suppress(RetrainError):
+            loss.tell_of_gone(beats)
 
 
 def _greet(beats: Beats, info: WorkerInfo) -> None:

@@ -1,21 +1,21 @@
 """A worker with two shards at hand that dies, is told to stop, or is unfit for its work."""
 
 import json
+import os
 import signal
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from orchestrator.demo import TRAINING, draw_pictures
 from tests.backbones import save_cancelling_backbone, save_slow_backbone
 from tests.command import Finished, Retrain
+from tests.conftest import Pictures
 from tests.fleet.harness import Fleet, Run, Undisturbed, Worker
 from tests.fleet.servers import RedisServer, until
 from workers.contract.beats import DONE, RUNNING, Beat
 from workers.contract.errors import ExitCode
 from workers.features.engines import engine
-from workers.features.inference import COMPILE_FROM_IMAGES
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -120,24 +120,20 @@ def skip_without_bfloat16() -> None:
         pytest.skip(f"this machine computes in {', '.join(has)}, not in bfloat16")
 
 
-def test_workers_whose_hardware_ruins_a_backbone_stop_and_the_run_says_why(
+def test_workers_whose_hardware_ruins_a_backbone_refuse_it_and_the_run_says_why(
     fleet: Fleet, tmp_path: Path
 ) -> None:
-    # Given a backbone that bfloat16 ruins, and so many images that auto compiles it
+    # Given two workers, and a backbone that bfloat16 ruins
     skip_without_bfloat16()
-    draw_pictures(tmp_path, per_label=COMPILE_FROM_IMAGES // 4 + 1, unseen_per_label=0)
-    fleet.source = str(tmp_path / TRAINING)
     fleet.backbone = str(save_cancelling_backbone(tmp_path / "fragile"))
-    fleet.start_worker()
+    fleet.stop()
+    fleet.workers.clear()
+    workers = [fleet.start_worker(), fleet.start_worker()]
+    until(lambda: all("listening" in each.log.read_text() for each in workers), 60, "two workers")
 
-    # When three workers have tried, each has stopped with the reason in its log
-    run = fleet.start_run("--shard-size", "1000")
+    # When both have tried
+    run = fleet.start_run("--shard-size", "10", "--precision", "bfloat16")
     stdout, stderr = run.process.communicate(timeout=200)
-    for worker in fleet.workers:
-        assert worker.process.wait(30) == ExitCode.BACKBONE, worker.log.read_text()
-        log = worker.log.read_text()
-        assert "use --precision float32; this worker stops" in log
-        assert "Traceback" not in log
 
     # Then the run ends with one line that names the remedy, and no feature is in the store
     finished = Finished(run.process.returncode, stdout, stderr)
@@ -146,13 +142,40 @@ def test_workers_whose_hardware_ruins_a_backbone_stop_and_the_run_says_why(
     assert finished.json["error"]["type"] == "PrecisionLost"
     assert not fleet.objects("features/")
 
+    # And each says so in its log, and is there for other work
+    for worker in workers:
+        assert worker.process.poll() is None
+        assert "use --precision float32" in worker.log.read_text()
+        assert "Traceback" not in worker.log.read_text()
 
-def test_a_run_without_a_fleet_says_so_too(retrain: Retrain, tmp_path: Path) -> None:
+
+def test_a_run_without_a_fleet_says_so_too(
+    retrain: Retrain, pictures: Pictures, tmp_path: Path
+) -> None:
     skip_without_bfloat16()
-    draw_pictures(tmp_path, per_label=COMPILE_FROM_IMAGES // 4 + 1, unseen_per_label=0)
     backbone = save_cancelling_backbone(tmp_path / "fragile")
     finished = retrain(
-        "run", tmp_path / TRAINING, "--store", tmp_path / "store", "--backbone", backbone, "--json"
+        *("run", pictures.folder, "--store", tmp_path / "store", "--backbone", backbone),
+        *("--precision", "bfloat16", "--json"),
     )
     assert finished.code == ExitCode.BACKBONE
     assert finished.error.endswith("use --precision float32")
+
+
+def test_a_worker_without_the_engine_leaves_the_run_to_one_that_has_it(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    # Given a worker that cannot import OpenVINO, which takes the first shards
+    (tmp_path / "openvino.py").write_text("raise ImportError('not here')")
+    fleet.stop()
+    fleet.workers.clear()
+    without = fleet.start_worker(PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    run = fleet.start_run("--shard-size", "5", "--engine", "openvino")
+    until(lambda: "pip install" in without.log.read_text(), 90, "a worker that says what it lacks")
+
+    # When one comes that has it
+    fleet.start_worker()
+
+    # Then the run ends well
+    finished = run.result()
+    assert {each["engine"] for each in finished["stages"]["workers"]} == {"openvino"}

@@ -123,9 +123,13 @@ class EngineUnavailable(Retryable):
 
 
 class PrecisionLost(Retryable):
-    """The compiled backbone does not give the features that it gives in float32: the worker stops."""
+    """The compiled backbone does not give the features that it gives in float32 on this worker."""
 
     exit_code = ExitCode.BACKBONE
+
+
+UNFIT = (EngineUnavailable, PrecisionLost)
+"""What a worker finds of itself: the others may do, so none of its failures counts twice."""
 
 
 class TooManyFailures(Permanent):

@@ -50,8 +50,8 @@ class Settings:
             queues=_list("RETRAIN_QUEUES"),
             allow=_list("RETRAIN_ALLOW"),
             cache_dir=Path(_get("RETRAIN_CACHE_DIR") or cls.cache_dir).expanduser(),
-            fetch_threads=max(1, int(_number("RETRAIN_FETCH_THREADS", cls.fetch_threads))),
-            decode_threads=int(_number("RETRAIN_DECODE_THREADS", cls.decode_threads)),
+            fetch_threads=_count("RETRAIN_FETCH_THREADS", cls.fetch_threads, least=1),
+            decode_threads=_count("RETRAIN_DECODE_THREADS", cls.decode_threads, least=0),
             drain_s=_number("RETRAIN_DRAIN_S", cls.drain_s),
             heartbeat_file=Path(_get("RETRAIN_HEARTBEAT_FILE"))
             if _get("RETRAIN_HEARTBEAT_FILE")
@@ -91,6 +91,13 @@ def _number(name: str, default: float) -> float:
         return number
     except ValueError:
         raise BadSetting(f"{name}={text!r} is no number") from None
+
+
+def _count(name: str, default: int, least: int) -> int:
+    number = _number(name, default)
+    if number != int(number) or number < least:
+        raise BadSetting(f"{name}={_get(name)!r} is no whole number from {least} up")
+    return int(number)
 
 
 def quiet_tensorflow() -> bool:

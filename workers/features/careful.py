@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from workers.contract.errors import ObjectMissing
-from workers.features.decode import BadImage
+from workers.features.decode import Failure
 from workers.features.extract import table
 from workers.features.extractor import Extractor, Image, Progress
 from workers.storage import Store
@@ -73,7 +73,7 @@ def extract_carefully(
     network = extractor.network
     features = np.zeros((len(images), network.feature_size), np.float32)
     failures = {
-        row: BadImage(CRASHED, "reading this image killed its worker") for row in journal.crashed
+        row: Failure(CRASHED, "reading this image killed its worker") for row in journal.crashed
     }
     try:
         for begin, end in _ranges(len(images), network.batch_size, journal.trying):
@@ -98,6 +98,6 @@ def _ranges(images: int, batch_size: int, suspect: tuple[int, int] | None) -> Se
         return ranges
     parts: list[tuple[int, int]] = []
     for begin, end in ranges:
-        is_hit = begin <= suspect[0] < end
+        is_hit = begin < suspect[1] and suspect[0] < end
         parts += [(at, at + 1) for at in range(begin, end)] if is_hit else [(begin, end)]
     return parts

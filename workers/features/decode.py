@@ -11,6 +11,7 @@ label_image.py.
 import io
 import warnings
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,13 +41,19 @@ _REDUCTIONS = (8, 4, 2)
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
+class Failure(NamedTuple):
+    """Why an image has no feature: `status` is one of the contract's failures."""
+
+    status: str
+    reason: str
+
+
 class BadImage(Exception):
-    """A picture that gives no pixels: `status` is one of the contract's failures."""
+    """A picture that gives no pixels. Not to be kept: its traceback holds the picture."""
 
     def __init__(self, status: str, reason: str) -> None:
         super().__init__(reason)
-        self.status = status
-        self.reason = reason
+        self.failure = Failure(status, reason)
 
 
 def decode(data: bytes, width: int, height: int, pixels: Budget | None = None) -> npt.NDArray[np.uint8]:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from workers.contract import schemas
-from workers.features.decode import BadImage
+from workers.features.decode import Failure
 from workers.features.extractor import Extractor, Floats, Image, Progress
 
 # float16 is kept where what it loses is below this part of the spread between images
@@ -28,10 +28,10 @@ def extract(
     return table(images, *extractor.compute(images, progress, fed))
 
 
-def table(images: Sequence[Image], features: Floats, failures: dict[int, BadImage]) -> pa.Table:
+def table(images: Sequence[Image], features: Floats, failures: dict[int, Failure]) -> pa.Table:
     """The feature shard of what `compute` found."""
     for row in np.flatnonzero(~np.isfinite(features).all(axis=1)):
-        failures[int(row)] = BadImage("non_finite", "the backbone gives infinite or undefined values")
+        failures[int(row)] = Failure("non_finite", "the backbone gives infinite or undefined values")
     good = np.ones(len(images), bool)
     good[list(failures)] = False
     features[~good] = 0

@@ -1,8 +1,8 @@
 """The flow of images through one working process: fetch, decode, batch, compute.
 
 Shards are fed one after the other and overlap: while the last images of one are computed, the next
-one's are fetched, and a batch may hold images of both. Everything that waits is bounded: images by
-`_look_ahead`, fetched bytes and decoded pixels by budgets.
+one's are fetched, and a batch may hold images of both. Everything that waits is bounded: images that
+are not in the backbone yet by their number, fetched bytes and decoded pixels by budgets.
 """
 
 import threading
@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +20,13 @@ from workers.contract.settings import Settings
 from workers.contract.stages import StageTimes
 from workers.features.budget import Budget
 from workers.features.clock import Clock
-from workers.features.decode import MAX_PIXELS, BadImage, decode
+from workers.features.decode import MAX_PIXELS, BadImage, Failure, decode
 from workers.storage import Blob, fetch
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
+T = TypeVar("T")
 
 FETCHED_BYTES = 256 * 2**20
 """Encoded images in memory at once; a file that is larger by itself is refused."""
@@ -65,7 +66,7 @@ class _Shard:
     def __init__(self, images: Sequence[Image], feature_size: int) -> None:
         self.images = images
         self.features: Floats = np.zeros((len(images), feature_size), np.float32)
-        self.failures: dict[int, BadImage] = {}
+        self.failures: dict[int, Failure] = {}
         self.left = len(images)
         self.error: BaseException | None = None
 
@@ -109,9 +110,9 @@ class Extractor:
         self._bytes, self._pixels = Budget(FETCHED_BYTES), Budget(DECODED_PIXELS)
         # images that were fed and are not in the backbone yet
         self._room = threading.Semaphore(4 * network.batch_size + fetch_threads + decode_threads)
-        _start(fetch_threads, "fetch", self._fetch_all)
-        _start(decode_threads, "decode", self._decode_all)
-        _start(_STREAMS, "backbone", self._compute_all)
+        _start(fetch_threads, "fetch", self._to_fetch.get, self._fetch)
+        _start(decode_threads, "decode", self._to_decode.get, self._decode)
+        _start(_STREAMS, "backbone", self._next_batch, self._compute)
 
     def close(self) -> None:
         """Let the threads go, once the shards at hand are done."""
@@ -130,7 +131,7 @@ class Extractor:
         images: Sequence[Image],
         progress: Progress = lambda done, total: None,
         fed: Callable[[], None] = lambda: None,
-    ) -> tuple[Floats, dict[int, BadImage]]:
+    ) -> tuple[Floats, dict[int, Failure]]:
         """float32 (N, D) features, zeros where an image failed, and the failures by row.
 
         progress: told how many images are done; what it raises ends the work on these images.
@@ -195,48 +196,38 @@ class Extractor:
                 return
             progress(shard.done, len(shard.images))
 
-    def _fetch_all(self) -> None:
-        while (job := self._to_fetch.get()) is not None:
-            shard, row = job
-            if shard.error is not None:  # not raised here again: its traceback would grow each time
-                self._over(shard, row, shard.error)
-                continue
-            try:
-                fetched = self._fetch(shard, row)
-            except BaseException as error:
-                self._over(shard, row, error)
-            else:
-                self._to_decode.put(fetched)
-
-    def _fetch(self, shard: _Shard, row: int) -> _Fetched:
-        image = shard.images[row]
-        if image.size_bytes > FETCHED_BYTES:
-            raise BadImage("too_large", f"the file has more than {FETCHED_BYTES // 2**20} MiB")
-        self._bytes.take(image.size_bytes)
+    def _fetch(self, job: tuple[_Shard, int]) -> None:
+        shard, row = job
+        if shard.error is not None:  # not raised here again: its traceback would grow each time
+            return self._over(shard, row, shard.error)
+        size_bytes = shard.images[row].size_bytes
+        if size_bytes > FETCHED_BYTES:
+            too_large = f"the file has more than {FETCHED_BYTES // 2**20} MiB"
+            return self._over(shard, row, BadImage("too_large", too_large))
+        self._bytes.take(size_bytes)
         try:
             with self.clock.measured("fetch_s"):
-                return _Fetched(shard, row, _fetch_same(image).data)
-        except BaseException:
-            self._bytes.give_back(image.size_bytes)
-            raise
+                data = _fetch_same(shard.images[row]).data
+        except BaseException as error:
+            self._bytes.give_back(size_bytes)
+            return self._over(shard, row, error)
+        return self._to_decode.put(_Fetched(shard, row, data))
 
-    def _decode_all(self) -> None:
-        width, height = self.network.width, self.network.height
-        while (job := self._to_decode.get()) is not None:
-            try:
-                if job.shard.error is not None:
-                    self._over(job.shard, job.row, job.shard.error)
-                    continue
-                with self.clock.measured("decode_s"):
-                    pixels = decode(job.data, width, height, self._pixels)
-            except BaseException as error:
-                self._over(job.shard, job.row, error)
-            else:
-                with self._changed:
-                    self._ready.append(_Decoded(job.shard, job.row, pixels))
-                    self._one_came()
-            finally:
-                self._bytes.give_back(job.shard.images[job.row].size_bytes)
+    def _decode(self, job: _Fetched) -> None:
+        shard, row = job.shard, job.row
+        try:
+            if shard.error is not None:
+                return self._over(shard, row, shard.error)
+            with self.clock.measured("decode_s"):
+                pixels = decode(job.data, self.network.width, self.network.height, self._pixels)
+        except BaseException as error:
+            return self._over(shard, row, error)
+        finally:
+            self._bytes.give_back(shard.images[row].size_bytes)
+        with self._changed:
+            self._ready.append(_Decoded(shard, row, pixels))
+            self._one_came()
+        return None
 
     def _one_came(self) -> None:
         self._coming -= 1
@@ -247,7 +238,7 @@ class Extractor:
         """An image ends without pixels: a bad one is a row, all else is the shard's failure."""
         with self._changed:
             if isinstance(error, BadImage):
-                shard.failures[row] = error
+                shard.failures[row] = error.failure
             else:
                 shard.error = shard.error or error
             shard.left -= 1
@@ -256,31 +247,30 @@ class Extractor:
                 self._changed.notify_all()
         self._room.release()
 
-    def _compute_all(self) -> None:
-        while batch := self._next_batch():
-            self._room.release(len(batch))
-            error: BaseException | None = None
-            try:
-                with self.clock.computing(len(batch)):
-                    found = self.network.features(np.stack([each.pixels for each in batch]))
-                for each, feature in zip(batch, found, strict=True):
-                    each.shard.features[each.row] = feature
-            except BaseException as raised:
-                error = raised
-            with self._changed:
-                self._computing -= 1
-                for each in batch:
-                    each.shard.error = each.shard.error or error
-                    each.shard.left -= 1
-                self._changed.notify_all()
+    def _compute(self, batch: list[_Decoded]) -> None:
+        self._room.release(len(batch))
+        error: BaseException | None = None
+        try:
+            with self.clock.computing(len(batch)):
+                found = self.network.features(np.stack([each.pixels for each in batch]))
+            for each, feature in zip(batch, found, strict=True):
+                each.shard.features[each.row] = feature
+        except BaseException as raised:
+            error = raised
+        with self._changed:
+            self._computing -= 1
+            for each in batch:
+                each.shard.error = each.shard.error or error
+                each.shard.left -= 1
+            self._changed.notify_all()
 
-    def _next_batch(self) -> list[_Decoded]:
+    def _next_batch(self) -> list[_Decoded] | None:
         """A full batch, or what there is once no more is coming and nothing else computes: till
-        then, images of the next shard may fill it. Empty: closed."""
+        then, images of the next shard may fill it. None: closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed or self._has_batch())
             if self._is_closed:
-                return []
+                return None
             self._computing += 1
             size = min(len(self._ready), self.network.batch_size)
             return [self._ready.popleft() for _ in range(size)]
@@ -304,9 +294,16 @@ def extractor_of(network: Network) -> Extractor:
     return _kept[0]
 
 
-def _start(count: int, name: str, work: Callable[[], None]) -> None:
+def _start(count: int, name: str, take: Callable[[], T | None], work: Callable[[T], None]) -> None:
+    """Threads that do the work on what they take, until that is None."""
+
+    def run() -> None:
+        while (job := take()) is not None:
+            work(job)
+            del job  # a thread that waits keeps no picture and no shard in memory
+
     for number in range(count):
-        threading.Thread(target=work, name=f"{name}-{number}", daemon=True).start()
+        threading.Thread(target=run, name=f"{name}-{number}", daemon=True).start()
 
 
 def _fetch_same(image: Image) -> Blob:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from workers.contract.errors import EngineUnavailable, PrecisionLost
+from workers.contract.errors import EngineUnavailable, PrecisionLost, RetrainError
 from workers.contract.messages import AUTO
 from workers.features.backbone import Backbone
 from workers.features.engines import Compute, Engine, Floats, OutOfMemory, Pixels, engine, precision_of
@@ -24,7 +24,7 @@ log = logging.getLogger("retrain.worker")
 
 MIN_COSINE = 0.999
 COMPILE_FROM_IMAGES = 768
-"""Images that a process was asked for before compiling takes less time than it saves."""
+"""A process that was asked for fewer images in all computes as it loaded: compiling takes longer."""
 _PLAIN_BATCH_SIZE = 32
 _CPU_BATCH_SIZES = (8, 16, 32, 64)
 _GPU_BATCH_SIZES = (32, 64, 128, 256)
@@ -42,8 +42,9 @@ class Wanted:
     batch_size: int | None = None
 
     @property
-    def any_will_do(self) -> bool:
-        return self.engine == AUTO and self.precision == AUTO
+    def plain_will_do(self) -> bool:
+        """Whether the backbone as it was loaded gives what is asked for."""
+        return self.engine == AUTO and self.precision in (AUTO, "float32")
 
 
 class Inference:
@@ -55,6 +56,7 @@ class Inference:
     def __init__(
         self, backbone: Backbone, compute: Compute, engine: str, precision: str, batch_size: int
     ) -> None:
+        self.backbone = backbone
         self.width, self.height = backbone.width, backbone.height
         self.feature_size = backbone.feature_size
         self.engine, self.precision, self.batch_size = engine, precision, batch_size
@@ -75,7 +77,9 @@ class Inference:
         return np.concatenate([self.features(images[:half]), self.features(images[half:])])
 
 
-_ready: dict[tuple[str, Wanted, bool], Inference] = {}
+# by what was wanted, and whether it is compiled; of one backbone at a time
+_ready: dict[tuple[Wanted, bool], Inference] = {}
+_refused: dict[tuple[str, Wanted], PrecisionLost] = {}
 _asked_images: Counter[str] = Counter()
 
 
@@ -87,14 +91,22 @@ def prepare(backbone: Backbone, wanted: Wanted, images: int) -> Inference:
     """
     _asked_images[backbone.fingerprint] += images
     is_few = _asked_images[backbone.fingerprint] < COMPILE_FROM_IMAGES
-    is_plain = wanted.any_will_do and is_few
+    is_plain = wanted.plain_will_do and is_few
     for compiled in (True, not is_plain):
-        if kept := _ready.get((backbone.fingerprint, wanted, compiled)):
+        kept = _ready.get((wanted, compiled))
+        if kept is not None and kept.backbone is backbone:
             return kept
-    made = plain(backbone, wanted.batch_size) if is_plain else _fastest(backbone, wanted)
-    _ready.clear()
-    _ready[backbone.fingerprint, wanted, not is_plain] = made
+    made = plain(backbone, wanted.batch_size) if is_plain else _compiled_once(backbone, wanted)
+    for key in [key for key, each in _ready.items() if each.backbone is not backbone]:
+        del _ready[key]
+    _ready[wanted, not is_plain] = made
     return made
+
+
+def at_once(backbone: Backbone) -> Inference:
+    """An inference that costs no time to make: for a few images that somebody waits for."""
+    kept = (each for each in _ready.values() if each.backbone is backbone)
+    return next(kept, None) or plain(backbone)
 
 
 def plain(backbone: Backbone, batch_size: int | None = None) -> Inference:
@@ -105,35 +117,42 @@ def plain(backbone: Backbone, batch_size: int | None = None) -> Inference:
     return Inference(backbone, compute, "tensorflow", "float32", batch_size or _PLAIN_BATCH_SIZE)
 
 
-def _fastest(backbone: Backbone, wanted: Wanted) -> Inference:
-    from workers.features.engines.tensorflow import freeze
-
+def _compiled_once(backbone: Backbone, wanted: Wanted) -> Inference:
+    """What is refused stays refused: compiling again would give the same."""
+    if error := _refused.get((backbone.fingerprint, wanted)):
+        raise PrecisionLost(str(error))
     began = time.monotonic()
-    frozen = freeze(backbone.function)
-    engines = [engine(name) for name in _engines(wanted.engine)]
-    asked = None if wanted.precision == AUTO else wanted.precision
-    is_choice = len(engines) > 1
-    best: tuple[float, Inference] | None = None
-    for each in engines:
-        try:
-            made = _compiled(backbone, frozen, each, precision_of(each, asked), wanted.batch_size)
-        except (EngineUnavailable, PrecisionLost) as error:
-            if each is engines[-1] and best is None:
-                raise
-            log.warning("%s", error)
-            continue
-        speed = _set_batch_size(made, wanted.batch_size, is_choice)
-        if best is None or speed > best[0]:
-            best = speed, made
-    assert best is not None
-    del frozen
+    try:
+        made = _fastest(backbone, wanted)
+    except PrecisionLost as error:
+        _refused[backbone.fingerprint, wanted] = error
+        raise
     gc.collect()  # the graphs on the way here are cycles that hold the weights several times
     log.info(
         "%s: %s in %s, batches of %d, ready in %.1f s",
-        *(backbone.name, best[1].engine, best[1].precision, best[1].batch_size),
-        time.monotonic() - began,
+        *(backbone.name, made.engine, made.precision, made.batch_size, time.monotonic() - began),
     )
-    return best[1]
+    return made
+
+
+def _fastest(backbone: Backbone, wanted: Wanted) -> Inference:
+    """Of the engines that may be the fastest and give the right features."""
+    from workers.features.engines.tensorflow import freeze
+
+    frozen = freeze(backbone.function)
+    engines = _engines(wanted.engine)
+    made: list[tuple[float, Inference]] = []
+    refusals: list[RetrainError] = []
+    for name in engines:
+        try:
+            each = _checked(backbone, frozen, engine(name), wanted)
+            made.append((_set_batch_size(each, wanted.batch_size, len(engines) > 1), each))
+        except (EngineUnavailable, PrecisionLost) as error:
+            log.warning("%s", error)
+            refusals.append(error)
+    if not made:
+        raise next((each for each in refusals if isinstance(each, PrecisionLost)), refusals[0])
+    return max(made, key=lambda each: each[0])[1]
 
 
 def _engines(wanted: str) -> list[str]:
@@ -145,11 +164,11 @@ def _engines(wanted: str) -> list[str]:
     return ["tensorflow", "openvino"] if has_choice else ["tensorflow"]
 
 
-def _compiled(
-    backbone: Backbone, frozen: Any, engine: Engine, precision: str, batch_size: int | None
-) -> Inference:
+def _checked(backbone: Backbone, frozen: Any, engine: Engine, wanted: Wanted) -> Inference:
+    precision = precision_of(engine, None if wanted.precision == AUTO else wanted.precision)
     compute = engine.compile(frozen, precision)
-    made = Inference(backbone, compute, engine.name, precision, batch_size or _PLAIN_BATCH_SIZE)
+    batch_size = wanted.batch_size or _PLAIN_BATCH_SIZE
+    made = Inference(backbone, compute, engine.name, precision, batch_size)
     check_parity(backbone, made)
     return made
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
-from workers import drain
 from workers.app import app
 from workers.contract.beats import (
     BEAT_EVERY_S,
@@ -24,9 +23,9 @@ from workers.contract.beats import (
 )
 from workers.contract.broker import beats_of
 from workers.contract.errors import (
+    UNFIT,
     BadMessage,
     HandedBack,
-    PrecisionLost,
     RetrainError,
     to_record,
 )
@@ -39,7 +38,7 @@ from workers.tasks.pulse import Pulse, worker_name
 
 log = logging.getLogger("retrain.worker")
 
-_PAUSE_AFTER_UNKNOWN_S = 5.0
+_PAUSE_AFTER_UNFIT_S = 5.0
 
 M = TypeVar("M", bound=Message)
 
@@ -83,8 +82,23 @@ def task(
     return register
 
 
+_at_hand: set[str] = set()
+
+
 def perform(message: M, work: Work[M], fed: Callable[[], None] = lambda: None) -> None:
     """Do the work unless its result is there; whatever goes wrong is told, never raised."""
+    name = message.beat_name()
+    if name in _at_hand:
+        log.info("%s: this worker is at it", name)
+        return
+    _at_hand.add(name)
+    try:
+        _perform(message, work, fed)
+    finally:
+        _at_hand.remove(name)
+
+
+def _perform(message: M, work: Work[M], fed: Callable[[], None]) -> None:
     beats = _beats(app.conf.broker_url, os.getpid())
     try:
         store = open_store(message.store)
@@ -98,10 +112,6 @@ def perform(message: M, work: Work[M], fed: Callable[[], None] = lambda: None) -
     if _is_running_elsewhere(message, beats):
         log.info("%s: another worker is at it", message.beat_name())
         return
-    if drain.is_refusing():
-        with suppress(RetrainError):
-            beats.send(message.beat_name(), Beat(HANDED_BACK, queue=message.queue))
-        return
     with Pulse(message, beats) as pulse:
         stages = None
         try:
@@ -113,14 +123,14 @@ def perform(message: M, work: Work[M], fed: Callable[[], None] = lambda: None) -
         except Exception as error:
             _tell(message, store, error)
             pulse.end(FAILED, error)
-            if isinstance(error, PrecisionLost) and beats is not IN_PROCESS:
-                log.error("%s; this worker stops", error)
-                drain.refuse()
-            if not isinstance(error, RetrainError):
+            is_unknown = not isinstance(error, RetrainError)
+            if is_unknown:
                 log.exception("%s failed", message.beat_name())
-                if beats is not IN_PROCESS:
-                    # a machine that is broken must not take every task because it fails fastest
-                    time.sleep(_PAUSE_AFTER_UNKNOWN_S)
+            else:
+                log.error("%s: %s", message.beat_name(), error)
+            if beats is not IN_PROCESS and (is_unknown or isinstance(error, UNFIT)):
+                # a machine that cannot do it must not take every task because it fails fastest
+                time.sleep(_PAUSE_AFTER_UNFIT_S)
         else:
             pulse.end(DONE, stages=stages)
 

@@ -18,11 +18,11 @@ from workers.tasks.models import open_model
 @task(LabelImages)
 def label_images(message: LabelImages, context: Context) -> None:
     from workers.features.backbone import load
-    from workers.features.inference import Wanted, prepare
+    from workers.features.inference import at_once
 
     images = [_image(uri) for uri in message.uris]
     backbone = load(message.backbone, message.image_size_px, message.fingerprint)
-    shard = extract(images, extractor_of(prepare(backbone, Wanted(), len(images))))
+    shard = extract(images, extractor_of(at_once(backbone)))
     rows = shard.select(["uri", "version"])
     rows = rows.append_column("label", pa.nulls(len(images), pa.string()))
     rows = rows.append_column("row", pa.array(np.arange(len(images), dtype=np.int32)))

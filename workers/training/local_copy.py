@@ -26,8 +26,11 @@ def on_disk(folder: Path, shape: tuple[int, int], dtype: npt.DTypeLike) -> Float
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            # now, since a disk that is full when a page is written kills the process (SIGBUS)
-            os.posix_fallocate(file.fileno(), 0, length)
+            if hasattr(os, "posix_fallocate"):
+                # now, since a disk that is full when a page is written kills the process (SIGBUS)
+                os.posix_fallocate(file.fileno(), 0, length)
+            else:
+                file.truncate(length)
             mapping = mmap.mmap(file.fileno(), length)
     except OSError as error:
         raise NoLocalDisk(

@@ -284,8 +284,8 @@ def test_a_truncated_picture_is_corrupt(format: str, part: float) -> None:
     data = encoded(noise(96, 80), format)
     with pytest.raises(BadImage) as bad:
         decode(data[: int(len(data) * part)], 32, 32)
-    assert bad.value.status == "corrupt"
-    assert bad.value.reason
+    assert bad.value.failure.status == "corrupt"
+    assert bad.value.failure.reason
 
 
 @pytest.mark.parametrize("part", [0.3, 0.5, 0.7, 0.95])
@@ -293,7 +293,7 @@ def test_a_truncated_picture_with_exif_is_corrupt(part: float) -> None:
     data = encoded(noise(96, 80), "PNG", exif=with_orientation(6))
     with pytest.raises(BadImage) as bad:
         decode(data[: int(len(data) * part)], 32, 32)
-    assert bad.value.status == "corrupt"
+    assert bad.value.failure.status == "corrupt"
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
@@ -302,7 +302,7 @@ def test_a_picture_cut_anywhere_in_its_header_is_a_bad_image(format: str) -> Non
     for length in range(1, 24):
         with pytest.raises(BadImage) as bad:
             decode(data[:length], 32, 32)
-        assert bad.value.status in ("unsupported", "corrupt")
+        assert bad.value.failure.status in ("unsupported", "corrupt")
 
 
 @pytest.mark.parametrize(
@@ -323,9 +323,9 @@ def test_a_picture_cut_anywhere_in_its_header_is_a_bad_image(format: str) -> Non
 def test_what_is_no_picture_is_told_apart(data: bytes, status: str, reason: str) -> None:
     with pytest.raises(BadImage, match=reason) as bad:
         decode(data, 32, 32)
-    assert bad.value.status == status
-    assert bad.value.status in schemas.LASTING_FAILURES
-    assert "\n" not in bad.value.reason
+    assert bad.value.failure.status == status
+    assert bad.value.failure.status in schemas.LASTING_FAILURES
+    assert "\n" not in bad.value.failure.reason
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -337,14 +337,14 @@ def test_a_decompression_bomb_is_refused_by_its_header(width: int, height: int) 
     # Then it is refused, and nothing is decoded
     with pytest.raises(BadImage) as bad:
         decode(bomb, 32, 32)
-    assert bad.value.status == "too_large"
+    assert bad.value.failure.status == "too_large"
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_picture_of_exactly_the_limit_is_not_too_large() -> None:
     with pytest.raises(BadImage) as bad:
         decode(png(100_000, 1_000, 1, 0, []), 32, 32)
-    assert bad.value.status == "corrupt"
+    assert bad.value.failure.status == "corrupt"
 
 
 @pytest.mark.parametrize(
@@ -442,8 +442,8 @@ def test_flipped_bytes_give_pixels_or_a_bad_image_and_nothing_else(format: str) 
             data[chance.randrange(len(data))] ^= chance.randrange(1, 256)
         outcome = decoded_or_bad(bytes(data), 31, 33)
         if isinstance(outcome, BadImage):
-            assert outcome.status in schemas.LASTING_FAILURES
-            assert outcome.reason
+            assert outcome.failure.status in schemas.LASTING_FAILURES
+            assert outcome.failure.reason
         else:
             assert outcome.shape == (33, 31, 3)
             assert outcome.dtype == np.uint8

@@ -14,7 +14,7 @@ from tests.fleet.servers import until
 from tests.unit.features.test_extract import QuarterMeans, corrupt, listed, png
 from workers.contract.errors import HandedBack, RetrainError, StoreUnavailable
 from workers.features import extractor as extractor_module
-from workers.features.decode import BadImage, decode
+from workers.features.decode import Failure, decode
 from workers.features.extractor import Extractor, Floats, Image, Network, Pixels, Progress, extractor_of
 from workers.storage import Blob, fetch
 
@@ -61,7 +61,7 @@ class Computing:
         progress: Progress = lambda done, total: None,
     ) -> None:
         self.fed = threading.Event()
-        self._found: tuple[Floats, dict[int, BadImage]] | None = None
+        self._found: tuple[Floats, dict[int, Failure]] | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(
             target=self._run, args=(extractor, images, progress), daemon=True

@@ -3,7 +3,10 @@
 Not installed by default: pip install 'retrain[openvino]'.
 """
 
-import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -30,66 +33,77 @@ class OpenVino:
     def compile(self, frozen: Any, precision: str) -> Compute:
         import openvino
 
-        model = openvino.convert_model(frozen.graph)
         height, width = frozen.inputs[0].shape[1:3]
-        model.reshape([_SLICE, height, width, 3])
-        compiled = _core().compile_model(
-            model,
-            "CPU",
-            {
-                "PERFORMANCE_HINT": "THROUGHPUT",
-                "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
-                "INFERENCE_NUM_THREADS": cores(),
-            },
-        )
-        return _Requests(openvino.AsyncInferQueue(compiled), int(frozen.outputs[0].shape[1])).compute
+        options = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
+            "INFERENCE_NUM_THREADS": cores(),
+        }
+        with _translated():
+            model = openvino.convert_model(frozen.graph)
+            model.reshape([_SLICE, height, width, 3])
+            compiled = _core().compile_model(model, "CPU", options)
+        return _Requests(compiled, int(frozen.outputs[0].shape[1])).compute
 
 
 class _Requests:
-    """Cuts batches into slices for a queue of asynchronous requests, shared by threads."""
+    """Cuts batches into slices for a few asynchronous requests, shared by threads."""
 
-    def __init__(self, queue: Any, feature_size: int) -> None:
-        self._queue, self._feature_size = queue, feature_size
-        self._one_at_a_time = threading.Lock()
-        queue.set_callback(_keep)
+    def __init__(self, compiled: Any, feature_size: int) -> None:
+        self._feature_size = feature_size
+        self._free: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
+            self._free.put(compiled.create_infer_request())
 
     def compute(self, images: Pixels) -> Floats:
         features = np.zeros((len(images), self._feature_size), np.float32)
-        begins = range(0, len(images), _SLICE)
-        left = _Left(len(begins))
-        for begin in begins:
-            part = images[begin : begin + _SLICE]
-            if len(part) < _SLICE:
-                part = np.pad(part, ((0, _SLICE - len(part)), (0, 0), (0, 0), (0, 0)))
-            with self._one_at_a_time:
-                try:
-                    self._queue.start_async({0: part}, (features[begin : begin + _SLICE], left))
-                except MemoryError as error:
-                    raise OutOfMemory(str(error)) from error
-        left.wait()
+        running: deque[tuple[Any, int]] = deque()
+        try:
+            with _translated():
+                for begin in range(0, len(images), _SLICE):
+                    request = self._take(running, features)
+                    running.append((request, begin))
+                    request.start_async({0: _filled(images[begin : begin + _SLICE])})
+                while running:
+                    self._finish(running, features)
+        finally:
+            for request, _ in running:  # after an error: what they compute is not wanted
+                request.cancel()
+                self._free.put(request)
         return features
 
+    def _take(self, running: deque[tuple[Any, int]], features: Floats) -> Any:
+        """A free request; only who holds none waits for others to free theirs."""
+        while running:
+            try:
+                return self._free.get_nowait()
+            except Empty:
+                self._finish(running, features)
+        return self._free.get()
 
-class _Left:
-    """Slices of one batch that are not computed yet."""
-
-    def __init__(self, count: int) -> None:
-        self._count, self._changed = count, threading.Condition()
-
-    def one_less(self) -> None:
-        with self._changed:
-            self._count -= 1
-            self._changed.notify_all()
-
-    def wait(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._count == 0)
+    def _finish(self, running: deque[tuple[Any, int]], features: Floats) -> None:
+        request, begin = running[0]
+        request.wait()
+        part = features[begin : begin + _SLICE]
+        part[:] = request.get_output_tensor(0).data[: len(part)]
+        running.popleft()
+        self._free.put(request)
 
 
-def _keep(request: Any, told: tuple[Floats, _Left]) -> None:
-    features, left = told
-    features[:] = request.get_output_tensor(0).data[: len(features)]
-    left.one_less()
+def _filled(part: Pixels) -> Pixels:
+    missing = _SLICE - len(part)
+    return np.pad(part, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else part
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise OutOfMemory(str(error)) from error
+    except RuntimeError as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise EngineUnavailable(f"OpenVINO cannot run this backbone: {first_line}") from error
 
 
 def _core() -> Any:

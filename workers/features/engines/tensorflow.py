@@ -29,6 +29,10 @@ def computing(call: Any) -> Compute:
             features: Floats = call(tf.constant(images)).numpy()
         except (tf.errors.ResourceExhaustedError, MemoryError) as error:
             raise OutOfMemory(str(error).partition("\n")[0]) from error
+        except tf.errors.InternalError as error:
+            if "Dst tensor is not initialized" in str(error):  # a copy to a GPU that is full
+                raise OutOfMemory("the GPU's memory is full") from error
+            raise
         return features
 
     return compute
