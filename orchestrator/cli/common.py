@@ -109,7 +109,7 @@ _EXTRACTION = (
         "--batch-size",
         type=click.IntRange(min=1),
         metavar="IMAGES",
-        help="Images for each pass through the backbone.  [default: found by measuring at the start]",
+        help="Images for each pass through the backbone.  [default: found by measuring]",
     ),
     click.option(
         "--engine",

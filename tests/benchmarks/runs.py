@@ -36,8 +36,10 @@ class Run:
 
     @property
     def images_per_s(self) -> float:
-        """While there were images to do: without loading and compiling the backbone."""
-        return float(self.worker["images"] / (self.worker["backbone_s"] + self.worker["starved_s"]))
+        """Over the whole stage of extraction, dispatch and the last write included, but for loading
+        and compiling the backbone."""
+        stages = self.json["stages"]
+        return float(self.worker["images"] / (stages["extract_s"] - stages["extract"]["start_s"]))
 
     @property
     def features_s(self) -> float:

@@ -4,9 +4,8 @@
 
 The ceiling: backbone and decoding share the cores, so together they can do no more than
 1 / (1 / backbone + 1 / decode), both measured alone, in turns with the whole and with the batch size
-that was found for the backbone alone. The whole is a `retrain run`; its rate is images over the time
-in which its worker had images to do (the stages' backbone_s + starved_s), which leaves out loading
-and compiling.
+that was found for the backbone alone. The whole is a `retrain run`; its rate is images over the seconds
+of its extraction stage without those of loading and compiling (the stages' extract_s - start_s).
 
 The others: `plain_script.py` (tf.data and Keras) and `ray_script.py` (Ray Data), each a process of
 its own. "whole" is the process from start to end with all that it loads and compiles, without the

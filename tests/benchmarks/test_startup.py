@@ -4,7 +4,7 @@ commands on few photos.
     tests/run tests/benchmarks/test_startup.py -m benchmark -n 0 -s
 
 Every part is timed in a fresh process, on files that the system has in memory. "prepare" is freeze,
-compile, parity and probe together: what a run below 128 images does without. RETRAIN_BENCH_FEW_IMAGES,
+compile, parity and probe together: what a run of few images does without. RETRAIN_BENCH_FEW_IMAGES,
 _REPETITIONS, _BACKBONES, _ENGINES.
 """
 

@@ -3,7 +3,8 @@
 A message is a hint to do work. Whether a task is alive is told by its beats, and whether it is done
 by the store. So Redis may forget a message as soon as a worker has it, and its visibility timeout,
 which would deliver a long task again while it runs, never applies. RabbitMQ keeps it until the task
-is done, since it delivers again what a lost connection held, and hands out one at a time that way.
+leaves its process to another, since it delivers again what a lost connection held, and hands out one at
+a time that way.
 """
 
 import re
