@@ -16,7 +16,7 @@ from tests.unit.deploy.files import (
     whole,
 )
 
-EXTRAS = {"orchestrator": set(), "worker": {"worker"}, "worker-gpu": {"gpu"}}
+EXTRAS = {"orchestrator": set(), "worker": {"openvino"}, "worker-gpu": {"gpu"}}
 
 
 @pytest.mark.parametrize("target", TARGETS)
