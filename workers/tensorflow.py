@@ -27,6 +27,10 @@ def _silent_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
+# depthwise convolutions keep float32 in a graph of reduced precision: they are a few percent of the
+# work, and the rounding of so few weights per channel does not average out
+os.environ.setdefault("TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_ALLOWLIST_REMOVE", "DepthwiseConv2dNative")
+
 if quiet_tensorflow():
     with _silent_stderr():
         import tensorflow as tf

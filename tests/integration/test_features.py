@@ -30,6 +30,8 @@ Floats = npt.NDArray[np.float32]
 BATCH = 4
 SHARD = 20
 MIN_COSINE = 0.999
+GRAINLESS_COSINE = 0.98
+"""In reduced precision, of five by three pixels enlarged: so smooth that no rounding averages out."""
 DECODER_COSINE = 0.99
 """TensorFlow's own decoder reads whole photos where ours reads them reduced."""
 
@@ -153,7 +155,12 @@ def reference(collection: Collection, extracted: Extracted) -> dict[str, Floats]
     return found
 
 
-def assert_right(extracted: Extracted, collection: Collection, reference: dict[str, Floats]) -> None:
+def assert_right(
+    extracted: Extracted,
+    collection: Collection,
+    reference: dict[str, Floats],
+    grainless_cosine: float = MIN_COSINE,
+) -> None:
     """Each row in these shards has its own feature or its own status."""
     for table in extracted.shards().values():
         uris, statuses = table["uri"].to_pylist(), table["status"].to_pylist()
@@ -162,7 +169,8 @@ def assert_right(extracted: Extracted, collection: Collection, reference: dict[s
         for uri, status, feature in zip(uris, statuses, matrix, strict=True):
             if status == "ok":
                 alike = {name: cosine(feature, reference[name]) for name in uris if name in reference}
-                assert alike[uri] >= MIN_COSINE, uri
+                enough = grainless_cosine if uri.endswith("-tiny.png") else MIN_COSINE
+                assert alike[uri] >= enough, uri
                 assert max(alike, key=lambda name: alike[name]) == uri
             else:
                 assert not feature.any()
@@ -228,7 +236,8 @@ def test_the_task_gives_every_image_its_feature_in_every_precision(
     assert list(copy.shards()) == shards
     for shard, table in copy.shards().items():
         assert table["uri"].equals(extracted.shards()[shard]["uri"])
-    assert_right(copy, collection, reference)
+    exact = precision == "float32"
+    assert_right(copy, collection, reference, MIN_COSINE if exact else GRAINLESS_COSINE)
 
 
 def test_photos_are_what_tensorflow_itself_makes_of_them(

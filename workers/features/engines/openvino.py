@@ -6,6 +6,7 @@ Not installed by default: pip install 'retrain[openvino]'.
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -42,8 +43,39 @@ class OpenVino:
         with _translated():
             model = openvino.convert_model(frozen.graph)
             model.reshape([_SLICE, height, width, 3])
+            if precision != "float32":
+                _split_depthwise(model)
             compiled = _core().compile_model(model, "CPU", options)
         return _Requests(compiled, int(frozen.outputs[0].shape[1])).compute
+
+
+def _split_depthwise(model: Any) -> None:
+    """Have each depthwise convolution computed with the upper and the lower half of its weights.
+
+    The two sum to what float32 weights give: a channel has too few for their rounding to average
+    out. The plugin keeps a precision per model, not per operation.
+    """
+    from openvino import opset8 as operations
+
+    for whole in model.get_ordered_ops():
+        if whole.get_type_name() != "GroupConvolution":
+            continue
+        weights = whole.input_value(1).get_node()
+        if weights.get_type_name() != "Constant" or weights.data.dtype != np.float32:
+            continue
+        if weights.data.shape[2] > 1:  # (groups, out, in, height, width): more than one channel each
+            continue
+        given = whole.get_attributes()
+        names = ("strides", "pads_begin", "pads_end", "dilations", "auto_pad")
+        convolve = partial(operations.group_convolution, **{name: given[name] for name in names})
+        upper = (weights.data.view(np.uint32) & 0xFFFF0000).view(np.float32)
+        halves = [
+            convolve(whole.input_value(0), operations.constant(half))
+            for half in (upper, weights.data - upper)
+        ]
+        summed = operations.add(*halves).output(0)
+        for target in whole.output(0).get_target_inputs():
+            target.replace_source_output(summed)
 
 
 class _Requests:
