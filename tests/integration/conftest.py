@@ -8,6 +8,7 @@ import boto3
 import pytest
 
 from orchestrator.demo import TRAINING, draw_pictures
+from tests.backbones import save_slow_backbone
 from tests.command import Retrain
 from tests.fleet.harness import BUCKET, Fleet, Undisturbed
 from tests.fleet.proxy import FaultProxy
@@ -79,6 +80,21 @@ def fleet(
     made.start_worker()
     yield made
     made.stop()
+
+
+@pytest.fixture(scope="session")
+def slow_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The features of the small backbone, in its own time."""
+    return save_slow_backbone(tmp_path_factory.mktemp("backbones") / "slow", steps=200)
+
+
+@pytest.fixture
+def slow_fleet(fleet: Fleet, slow_backbone: Path) -> Fleet:
+    """No worker, and a backbone that takes its time."""
+    fleet.stop()
+    fleet.workers.clear()
+    fleet.backbone = str(slow_backbone)
+    return fleet
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backbones import save_cancelling_backbone, save_slow_backbone
+from tests.backbones import save_cancelling_backbone
 from tests.command import Finished, Retrain
 from tests.conftest import Pictures
 from tests.fleet.harness import Fleet, Run, Undisturbed, Worker
@@ -21,21 +21,6 @@ pytestmark = pytest.mark.timeout(240)
 
 SHARDS = 11
 """Of twelve images, three batches each: a shard is fed as long as another is computed."""
-
-
-@pytest.fixture(scope="session")
-def slow_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The features of the small backbone, in its own time."""
-    return save_slow_backbone(tmp_path_factory.mktemp("backbones") / "slow", steps=200)
-
-
-@pytest.fixture
-def slow_fleet(fleet: Fleet, slow_backbone: Path) -> Fleet:
-    """No worker, and a backbone that takes its time."""
-    fleet.stop()
-    fleet.workers.clear()
-    fleet.backbone = str(slow_backbone)
-    return fleet
 
 
 def start_run(fleet: Fleet) -> Run:
@@ -165,17 +150,18 @@ def test_a_run_without_a_fleet_says_so_too(
 def test_a_worker_without_the_engine_leaves_the_run_to_one_that_has_it(
     fleet: Fleet, tmp_path: Path
 ) -> None:
-    # Given a worker that cannot import OpenVINO, which takes the first shards
+    # Given a worker that cannot import OpenVINO, and one that can
     (tmp_path / "openvino.py").write_text("raise ImportError('not here')")
     fleet.stop()
     fleet.workers.clear()
     without = fleet.start_worker(PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
-    run = fleet.start_run("--shard-size", "5", "--engine", "openvino")
-    until(lambda: "pip install" in without.log.read_text(), 90, "a worker that says what it lacks")
+    workers = [without, fleet.start_worker()]
+    until(lambda: all("listening" in each.log.read_text() for each in workers), 60, "two workers")
 
-    # When one comes that has it
-    fleet.start_worker()
+    # When a run asks for it
+    finished = fleet.start_run("--shard-size", "5", "--engine", "openvino").result()
 
-    # Then the run ends well
-    finished = run.result()
+    # Then the one that can has done it all, and the other says what it lacks
     assert {each["engine"] for each in finished["stages"]["workers"]} == {"openvino"}
+    assert "pip install 'retrain[openvino]'" in without.log.read_text()
+    assert without.process.poll() is None
