@@ -64,23 +64,27 @@ def test_an_image_that_kills_its_worker_becomes_a_failed_row(fleet: Fleet, bucke
 def test_status_tells_how_far_a_run_is_and_cancel_ends_it(
     slow_fleet: Fleet, undisturbed: Undisturbed
 ) -> None:
+    # Given a run whose only worker stands still, so that it cannot end while it is looked at
     fleet = slow_fleet
-    fleet.start_worker()
+    worker = fleet.start_worker()
     run = fleet.start_run()
     done = fleet.wait_for_shards(4)
+    worker.signal_all(signal.SIGSTOP)
     (run_id,) = {key.partition("/runs/")[2].partition("/")[0] for key in fleet.objects("runs/")}
+    told: list[dict[str, Any]] = []
 
-    def progress() -> dict[str, Any]:
+    def tells_of_shards() -> bool:
         status = fleet.retrain("status", run_id, "--json", **fleet.environment).json
-        found: dict[str, Any] = status.get("progress", {})
-        return found
+        told.append(status.get("progress", {}))
+        return bool(told[-1].get("shards", {}).get("done", 0) > 0)
 
-    until(lambda: progress().get("shards", {}).get("done", 0) > 0, 30, "progress")
-    seen = progress()
-    assert seen["shards"]["total"] == SHARDS
-    assert seen["images_per_s"] > 0
-    assert len(seen["workers"]) == 1
+    # Then its status tells how far it is
+    until(tells_of_shards, 30, "progress")
+    assert told[-1]["shards"]["total"] == SHARDS
+    assert told[-1]["images_per_s"] > 0
+    assert len(told[-1]["workers"]) == 1
 
+    # When it is cancelled, then it ends, and says so
     assert fleet.retrain("cancel", run_id, **fleet.environment).code == 0
     stdout, stderr = run.process.communicate(timeout=30)
     assert run.process.returncode == 1
@@ -88,6 +92,8 @@ def test_status_tells_how_far_a_run_is_and_cancel_ends_it(
     assert "Traceback" not in stderr
     assert fleet.retrain("status", run_id, "--json", **fleet.environment).json["stage"] == "cancelled"
 
+    # And the same command takes it up again
+    worker.signal_all(signal.SIGCONT)
     undisturbed.assert_same(fleet, fleet.start_run().result())
     assert done.items() <= fleet.objects("features/").items()
     after = fleet.retrain("status", run_id, "--json", **fleet.environment).json
