@@ -240,3 +240,24 @@ def test_one_image_that_takes_too_much_memory_is_another_workers_work(
     error = out_of_memory.said[kind]["error"]
     assert error.startswith("one image takes too much memory: ")
     assert "\n" not in error
+
+
+def test_openvino_tells_nobody_of_its_use(small_backbone: Path, tmp_path: Path) -> None:
+    """Its converter's telemetry leaves a client ID in the home folder before it sends anything."""
+    script = (
+        "from workers.features.backbone import load\n"
+        "from workers.features.inference import Wanted, prepare\n"
+        f"prepare(load({str(small_backbone)!r}, None), Wanted('openvino'), 1)\n"
+        "import sys; print('openvino' in sys.modules)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**environment, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout.strip() == "True", done.stderr
+    assert not list(tmp_path.rglob("*openvino*"))

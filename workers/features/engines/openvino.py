@@ -3,6 +3,7 @@
 Not installed by default: pip install 'retrain[openvino]'.
 """
 
+import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,8 +33,7 @@ class OpenVino:
         return [*fast, "float32"]
 
     def compile(self, frozen: Any, precision: str) -> Compute:
-        import openvino
-
+        openvino = _openvino()
         height, width = frozen.inputs[0].shape[1:3]
         options = {
             "PERFORMANCE_HINT": "THROUGHPUT",
@@ -139,10 +139,17 @@ def _translated() -> Iterator[None]:
 
 
 def _core() -> Any:
+    return _openvino().Core()
+
+
+def _openvino() -> Any:
+    # its converter tells Google Analytics of each use, from a process that it forks; but not where it
+    # cannot import this
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
         import openvino
     except ImportError:
         raise EngineUnavailable(
             "no OpenVINO here for --engine openvino: pip install 'retrain[openvino]'"
         ) from None
-    return openvino.Core()
+    return openvino
