@@ -24,8 +24,8 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(7200)]
 SHARD_IMAGES = number("SHARD_IMAGES", 100)
 SHARDS = [int(each) for each in names("MEMORY_SHARDS", "1,10,100")]
 LARGE_IMAGES = number("LARGE_IMAGES", 64)
-# a single shard alone would be too few images to compile for
-OPTIONS = ("--shard-size", SHARD_IMAGES, "--engine", "tensorflow")
+# a single shard alone would be too few images to compile for, and larger batches take more memory
+OPTIONS = ("--shard-size", SHARD_IMAGES, "--engine", "tensorflow", "--batch-size", 16)
 DIFFERENT_LARGE = 16
 
 
