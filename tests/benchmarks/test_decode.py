@@ -77,7 +77,7 @@ def _pillow(files: list[bytes], threads: int) -> None:
     """All pixels decoded, then the same resize."""
 
     def whole(data: bytes) -> Any:
-        return np.asarray(resize(Image.open(io.BytesIO(data)).convert("RGB"), SIZE, SIZE))
+        return resize(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), SIZE, SIZE)
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(whole, files))

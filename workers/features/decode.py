@@ -4,8 +4,8 @@ The rule, which is part of every backbone's fingerprint (raise PREPROCESSING_VER
 changes): the first frame, turned by its EXIF orientation, alpha dropped, in RGB; reduced by the
 largest of 8, 4, 2 that leaves both sides at least as large as the target (JPEG by its DCT, others
 by box averages); then bilinear to the target without keeping the aspect ratio, sampled at
-x * width / target_width: what `tf.compat.v1.image.resize_bilinear` does, and so retrain.py and
-label_image.py.
+x * width / target_width and rounded: what `tf.compat.v1.image.resize_bilinear` does, and so
+retrain.py and label_image.py.
 """
 
 import io
@@ -13,13 +13,16 @@ import warnings
 from contextlib import nullcontext
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from workers.features.budget import Budget
 
-PREPROCESSING_VERSION = 1
+Pixels = npt.NDArray[np.uint8]
+
+PREPROCESSING_VERSION = 2
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
 MAX_PIXELS = 100_000_000
@@ -39,6 +42,8 @@ _REDUCTIONS = (8, 4, 2)
 
 # The limit above is checked for every picture; Pillow's own warns at 89 Mpx.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# pictures are decoded side by side, each on one thread
+cv2.setNumThreads(1)
 
 
 class Failure(NamedTuple):
@@ -56,7 +61,7 @@ class BadImage(Exception):
         self.failure = Failure(status, reason)
 
 
-def decode(data: bytes, width: int, height: int, pixels: Budget | None = None) -> npt.NDArray[np.uint8]:
+def decode(data: bytes, width: int, height: int, pixels: Budget | None = None) -> Pixels:
     """The picture in `data` as uint8 (height, width, 3) RGB. Raises BadImage.
 
     pixels: what threads that decode at the same time may decode together.
@@ -64,7 +69,7 @@ def decode(data: bytes, width: int, height: int, pixels: Budget | None = None) -
     image = _open(data)
     try:
         with pixels.taken(_held_pixels(image, width, height)) if pixels else nullcontext():
-            return np.asarray(_pixels(image, width, height))
+            return resize(_upright(image, width, height), width, height)
     except Exception as error:
         # Decoders meet hostile bytes and raise nearly anything; each is this picture's failure.
         raise BadImage("corrupt", _one_line(error)) from error
@@ -97,7 +102,8 @@ def _open(data: bytes) -> Image.Image:
     return image
 
 
-def _pixels(image: Image.Image, width: int, height: int) -> Image.Image:
+def _upright(image: Image.Image, width: int, height: int) -> Pixels:
+    """The picture in RGB, reduced for this target and turned."""
     orientation = _orientation(image)
     # a picture lying on its side is reduced before it is turned
     target = (height, width) if orientation >= 5 else (width, height)
@@ -110,7 +116,7 @@ def _pixels(image: Image.Image, width: int, height: int) -> Image.Image:
         rgb = rgb.reduce(factor)
     if orientation > 1:
         rgb = rgb.transpose(_TURNS[orientation])
-    return resize(rgb, width, height)
+    return np.asarray(rgb)
 
 
 def reduction(size: tuple[int, int], target: tuple[int, int]) -> int:
@@ -129,26 +135,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def resize(image: Image.Image, width: int, height: int) -> Image.Image:
+def resize(pixels: Pixels, width: int, height: int) -> Pixels:
     """Bilinear as TensorFlow 1 does it: corners not aligned, no half-pixel shift, no antialias."""
-    if image.size == (width, height):
-        return image
-    across, down = image.width / width, image.height / height
-    if min(across, down) < 1:
-        image = _with_edge(image)
-    # Pillow asks for the centres of output pixels: + 0.5 in, - 0.5 out
-    matrix = (across, 0, 0.5 - across / 2, 0, down, 0.5 - down / 2)
-    return image.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-
-
-def _with_edge(image: Image.Image) -> Image.Image:
-    """The last column and row once more, for when enlarging samples beyond them."""
-    wider = Image.new("RGB", (image.width + 1, image.height + 1))
-    wider.paste(image.crop((image.width - 1, image.height - 1, image.width, image.height)), image.size)
-    wider.paste(image.crop((image.width - 1, 0, image.width, image.height)), (image.width, 0))
-    wider.paste(image.crop((0, image.height - 1, image.width, image.height)), (0, image.height))
-    wider.paste(image, (0, 0))
-    return wider
+    if pixels.shape == (height, width, 3):
+        return pixels
+    to_source = np.diag((pixels.shape[1] / width, pixels.shape[0] / height, 1))[:2]
+    bilinear = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    resized = cv2.warpAffine(
+        pixels, to_source, (width, height), flags=bilinear, borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.asarray(resized, np.uint8)
 
 
 def _orientation(image: Image.Image) -> int:

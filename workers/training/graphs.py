@@ -108,7 +108,7 @@ def _decode(data: tf.Tensor, width: int, height: int) -> tf.Tensor:
     is_jpeg = tf.strings.substr(data, 0, 3) == b"\xff\xd8\xff"
     image = tf.cond(is_jpeg, lambda: _jpeg(data, width, height), lambda: _other(data, width, height))
     resized = tf.compat.v1.image.resize_bilinear(image[None], (height, width))
-    pixels = tf.clip_by_value(tf.floor(resized[0] + 1e-3), 0, 255)  # the workers' are whole numbers
+    pixels = tf.round(resized[0])  # the workers' are whole numbers
     return tf.ensure_shape(pixels / 255.0, (height, width, 3))
 
 
