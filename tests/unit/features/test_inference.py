@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +20,7 @@ from workers.contract.errors import EngineUnavailable, PrecisionLost
 from workers.contract.messages import ENGINES, PRECISIONS
 from workers.features import inference
 from workers.features.backbone import Backbone, load
-from workers.features.engines import engine
+from workers.features.engines import engine, fastest_first
 from workers.features.inference import MIN_COSINE, Inference, Wanted, prepare
 
 MANY, FEW = inference.COMPILE_FROM_IMAGES, 5
@@ -92,8 +94,13 @@ def test_a_backbone_that_a_precision_ruins_is_refused_with_the_remedy(
         prepare(fragile, Wanted(name, "bfloat16", 8), MANY)
 
 
-def test_auto_refuses_it_too_and_never_changes_the_precision_by_itself(fragile: Backbone) -> None:
+def test_auto_refuses_it_too_where_it_is_the_fastest(
+    fragile: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And never changes the precision by itself."""
     skip_without("tensorflow", "bfloat16")
+    for each in ("tensorflow", "openvino"):
+        monkeypatch.setattr(type(engine(each)), "precisions", lambda self: ["bfloat16", "float32"])
     with pytest.raises(PrecisionLost, match="use --precision float32"):
         prepare(fragile, Wanted(), MANY)
 
@@ -103,6 +110,26 @@ def test_a_backbone_that_bfloat16_ruins_works_in_float32(fragile: Backbone, name
     made = prepare(fragile, Wanted(name, "float32", 4), MANY)
     images = pictures(4, 64, 0)
     assert cosines(made.features(images), fragile.features(images)).min() >= MIN_COSINE
+
+
+def test_the_fastest_precision_is_the_one_whose_products_take_the_least_time() -> None:
+    # Given one that is slow only once, as it sets up, one that is always slow, and a fast one
+    setup = iter([0.2])
+    products: dict[str, Callable[[], object]] = {
+        "slow": lambda: time.sleep(0.03),
+        "slow at first": lambda: time.sleep(next(setup, 0.015)),
+        "fast": lambda: None,
+    }
+    assert fastest_first(products) == ["fast", "slow at first", "slow"]
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_precisions_are_known_ones_and_float32_is_among_them(name: str) -> None:
+    has = engine(name).precisions()
+    assert "float32" in has
+    assert set(has) <= set(PRECISIONS)
+    assert len(set(has)) == len(has)
+    assert engine(name).precisions() == has
 
 
 def test_features_that_are_no_numbers_are_lost_precision(backbone: Backbone) -> None:

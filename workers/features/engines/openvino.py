@@ -5,9 +5,9 @@ Not installed by default: pip install 'retrain[openvino]'.
 
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -15,7 +15,14 @@ import numpy as np
 
 from workers.contract.errors import EngineUnavailable
 from workers.contract.settings import cores
-from workers.features.engines import Compute, Floats, OutOfMemory, Pixels
+from workers.features.engines import (
+    PRODUCT_SIDE,
+    Compute,
+    Floats,
+    OutOfMemory,
+    Pixels,
+    fastest_first,
+)
 
 _PRECISIONS = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 _CAPABILITIES = {"bfloat16": "BF16", "float16": "FP16"}
@@ -28,18 +35,13 @@ class OpenVino:
     name = "openvino"
 
     def precisions(self) -> list[str]:
-        has = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        fast = [precision for precision, mark in _CAPABILITIES.items() if mark in has]
-        return [*fast, "float32"]
+        _openvino()
+        return list(_precisions())
 
     def compile(self, frozen: Any, precision: str) -> Compute:
         openvino = _openvino()
         height, width = frozen.inputs[0].shape[1:3]
-        options = {
-            "PERFORMANCE_HINT": "THROUGHPUT",
-            "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
-            "INFERENCE_NUM_THREADS": cores(),
-        }
+        options = {"PERFORMANCE_HINT": "THROUGHPUT", **_options(precision)}
         with _translated():
             model = openvino.convert_model(frozen.graph)
             model.reshape([_SLICE, height, width, 3])
@@ -47,6 +49,30 @@ class OpenVino:
                 _split_depthwise(model)
             compiled = _core().compile_model(model, "CPU", options)
         return _Requests(compiled, int(frozen.outputs[0].shape[1])).compute
+
+
+def _options(precision: str) -> dict[str, Any]:
+    return {"INFERENCE_PRECISION_HINT": _PRECISIONS[precision], "INFERENCE_NUM_THREADS": cores()}
+
+
+@cache
+def _precisions() -> tuple[str, ...]:
+    has = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    known = ["float32", *(precision for precision, mark in _CAPABILITIES.items() if mark in has)]
+    if len(known) == 1:
+        return tuple(known)
+    return tuple(fastest_first({each: _product(each) for each in known}))
+
+
+def _product(precision: str) -> Callable[[], object]:
+    from openvino import Model
+    from openvino import opset8 as operations
+
+    matrix = np.ones((PRODUCT_SIDE, PRODUCT_SIDE), np.float32)
+    given = operations.parameter(matrix.shape, np.float32)
+    model = Model([operations.matmul(given, operations.constant(matrix), False, False)], [given])
+    request = _core().compile_model(model, "CPU", _options(precision)).create_infer_request()
+    return lambda: request.infer({0: matrix})
 
 
 def _split_depthwise(model: Any) -> None:
