@@ -39,7 +39,7 @@ def main() -> None:
     # the parts of `prepare`, timed where it calls them
     tensorflow.freeze = timed("freeze", tensorflow.freeze)
     inference.check_parity = timed("parity", inference.check_parity)
-    inference._set_batch_size = timed("probe", inference._set_batch_size)
+    inference._find_batch_size = timed("probe", inference._find_batch_size)
     made = type(engines.engine(options.engine))
     made.compile = timed("compile", made.compile)  # type: ignore[method-assign]
 

@@ -142,19 +142,20 @@ def _fastest(backbone: Backbone, wanted: Wanted) -> Inference:
     from workers.features.engines.tensorflow import freeze
 
     frozen = freeze(backbone.function)
-    engines = _engines(wanted.engine)
-    made: list[tuple[float, Inference]] = []
+    made: list[Inference] = []
     refusals: list[RetrainError] = []
-    for name in engines:
+    for name in _engines(wanted.engine):
         try:
-            each = _checked(backbone, frozen, engine(name), wanted)
-            made.append((_set_batch_size(each, wanted.batch_size, len(engines) > 1), each))
+            made.append(_checked(backbone, frozen, engine(name), wanted))
         except (EngineUnavailable, PrecisionLost) as error:
             log.warning("%s", error)
             refusals.append(error)
     if not made:
         raise next((each for each in refusals if isinstance(each, PrecisionLost)), refusals[0])
-    return max(made, key=lambda each: each[0])[1]
+    fastest = max(made, key=_images_per_s) if len(made) > 1 else made[0]
+    if wanted.batch_size is None:
+        _find_batch_size(fastest)
+    return fastest
 
 
 def _engines(wanted: str) -> list[str]:
@@ -169,7 +170,7 @@ def _engines(wanted: str) -> list[str]:
 def _checked(backbone: Backbone, frozen: Any, engine: Engine, wanted: Wanted) -> Inference:
     precision = precision_of(engine, None if wanted.precision == AUTO else wanted.precision)
     compute = engine.compile(frozen, precision)
-    batch_size = wanted.batch_size or _PLAIN_BATCH_SIZE
+    batch_size = wanted.batch_size or _PARITY_IMAGES
     made = Inference(backbone, compute, engine.name, precision, batch_size)
     check_parity(backbone, made)
     return made
@@ -213,26 +214,25 @@ def _parity_images(height: int, width: int) -> Iterator[Pixels]:
         yield (level + 60 * np.stack(wave, axis=-1)).clip(0, 255).astype(np.uint8)
 
 
-def _set_batch_size(made: Inference, asked: int | None, is_choice: bool) -> float:
-    """Set the batch size asked for, or the smallest that is about as fast as any; its images/s, 0
-    where nobody asks for it."""
-    if asked:
-        return _images_per_s(made, asked) if is_choice else 0.0
-    best_size, best = 0, 0.0
+def _find_batch_size(made: Inference) -> None:
+    """Set the smallest batch size that is about as fast as any."""
+    best_size, best = made.batch_size, 0.0
     for size in _GPU_BATCH_SIZES if made.device == "gpu" else _CPU_BATCH_SIZES:
         made.batch_size = size
-        speed = _images_per_s(made, size)
-        if made.batch_size < size or speed < _WORTH * best:
+        speed = _images_per_s(made)
+        if made.batch_size < size:  # it takes too much memory, and was halved
+            return
+        if speed < _WORTH * best:
             break
         best_size, best = size, speed
-    made.batch_size = best_size or made.batch_size
-    return best
+    made.batch_size = best_size
 
 
-def _images_per_s(made: Inference, batch_size: int) -> float:
+def _images_per_s(made: Inference) -> float:
+    """In batches of its size."""
+    size = made.batch_size
     images = np.resize(
-        np.stack(list(_parity_images(made.height, made.width))),
-        (batch_size, made.height, made.width, 3),
+        np.stack(list(_parity_images(made.height, made.width))), (size, made.height, made.width, 3)
     )
     made.features(images)  # the first of a size sets up
     seconds = []
@@ -240,7 +240,7 @@ def _images_per_s(made: Inference, batch_size: int) -> float:
         began = time.perf_counter()
         made.features(images)
         seconds.append(time.perf_counter() - began)
-    return batch_size / min(seconds)
+    return size / min(seconds)
 
 
 def has_gpu() -> bool:

@@ -63,9 +63,10 @@ class TensorFlow:
         return list(_cpu_precisions())
 
     def compile(self, frozen: Any, precision: str) -> Compute:
-        graph = frozen.graph.as_graph_def()
-        if precision != "float32":
-            graph = _rewritten(frozen, _REWRITERS[precision])
+        is_float32 = precision == "float32"
+        if is_float32 and not self._jit:
+            return computing(lambda images: frozen(images)[0])  # it gives a list
+        graph = frozen.graph.as_graph_def() if is_float32 else _rewritten(frozen, _REWRITERS[precision])
         return computing(_function(graph, frozen, self._jit))
 
 
