@@ -14,6 +14,7 @@ from orchestrator.progress import Reporter
 from orchestrator.records import RunRecord
 from workers.contract.broker import without_password
 from workers.contract.errors import ExitCode, NoWorker, RetrainError, StoreDenied
+from workers.contract.extras import missing_for_worker
 from workers.contract.settings import MEMORY_BROKER
 from workers.storage import Store, open_store
 
@@ -114,6 +115,6 @@ def _backbone(request: DoctorRequest, reporter: Reporter) -> str:
 
 def _engine(request: DoctorRequest) -> Engine:
     store = open_store(request.store, _PATIENCE_S)
-    if request.broker_url == MEMORY_BROKER and not find_spec("tensorflow"):
-        raise NoWorker("no TensorFlow here: pip install 'retrain[worker]', or name a --broker")
+    if request.broker_url == MEMORY_BROKER and (missing := missing_for_worker()):
+        raise NoWorker(f"no {missing} here: pip install 'retrain[worker]', or name a --broker")
     return open_engine(request.broker_url, store)

@@ -87,6 +87,12 @@ def _score(pipeline: Pipeline, model: Model, extraction: Extraction, top_k: int)
 def describe_as_trained(pipeline: Pipeline, model: Model, backbone: str | None) -> Backbone:
     """The backbone of a model. Raises BackboneChanged where it is not what the model knows."""
     found = pipeline.describe(backbone or model.backbone, model.image_size_px)
+    preprocessing = found.description["preprocessing_version"]
+    if preprocessing != model.preprocessing_version:
+        raise BackboneChanged(
+            f"{model.id} was trained on pixels of version {model.preprocessing_version}, and this "
+            f"release makes version {preprocessing}: train it again with retrain run"
+        )
     if found.fingerprint != model.fingerprint:
         raise BackboneChanged(
             f"{found.name} is not the backbone that {model.id} was trained with (fingerprint "

@@ -33,6 +33,7 @@ class Model:
     backbone: str
     image_size_px: int | None
     fingerprint: str
+    preprocessing_version: int
     labels: list[str]
 
 
@@ -51,6 +52,7 @@ def read_model(store: Store, model_id: str) -> Model:
         record["backbone"],
         record["image_size_px"],
         record["fingerprint"],
+        record["preprocessing_version"],
         record["labels"],
     )
 

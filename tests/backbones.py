@@ -86,6 +86,23 @@ def save_slow_backbone(folder: Path, steps: int, size_px: int = 64) -> Path:
     return folder
 
 
+def save_spelling_backbone(folder: Path, size_px: int = 64) -> Path:
+    """The small backbone, which spells a number on its way: only TensorFlow itself can do that."""
+    from workers.tensorflow import tf
+
+    network = small_network()
+    features = network.__call__
+
+    def spelling(images: Any) -> Any:
+        brightness = tf.reduce_mean(images, axis=(1, 2, 3), keepdims=True)
+        return features(images + 0 * tf.strings.to_number(tf.strings.as_string(brightness)))
+
+    spec = tf.TensorSpec((None, size_px, size_px, 3), tf.float32)
+    network.__call__ = tf.function(spelling, input_signature=[spec])
+    tf.saved_model.save(network, str(folder))
+    return folder
+
+
 def save_bulky_backbone(folder: Path, most: int, size_px: int = 32) -> Path:
     """A SavedModel of float32 (B, 3), the mean colour, that takes more memory than there are
     addresses for a batch of more than so many images."""

@@ -2,9 +2,9 @@
 
 import logging
 import threading
-from importlib.util import find_spec
 
 from workers.contract.errors import NoWorker
+from workers.contract.extras import missing_for_worker
 from workers.contract.messages import QUEUES
 from workers.contract.settings import MEMORY_BROKER
 
@@ -13,10 +13,10 @@ class EmbeddedWorker:
     """A thread that consumes every queue of the in-memory broker, one task at a time."""
 
     def __init__(self) -> None:
-        """Raises NoWorker where TensorFlow is not installed."""
-        if find_spec("tensorflow") is None:
+        """Raises NoWorker where what it needs is not installed."""
+        if missing := missing_for_worker():
             raise NoWorker(
-                "no TensorFlow here to run the tasks: pip install 'retrain[worker]', or name a "
+                f"no {missing} here to run the tasks: pip install 'retrain[worker]', or name a "
                 "broker whose workers have it with --broker"
             )
         # it says that memory:// names no host

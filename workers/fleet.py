@@ -28,6 +28,7 @@ from workers.app import app
 from workers.contract.beats import BEAT_EVERY_S, HANDED_BACK, Beat, Beats, WorkerInfo
 from workers.contract.broker import beats_of, configured, without_password
 from workers.contract.errors import BadSetting, NoWorker, RetrainError
+from workers.contract.extras import missing_for_worker
 from workers.contract.messages import EXTRACT_QUEUE, QUEUES, TRAIN_QUEUE
 from workers.contract.settings import Settings
 from workers.tasks import loss, overlap
@@ -83,9 +84,9 @@ def _check(queues: list[str]) -> None:
     for queue in queues:
         if queue not in QUEUES:
             raise BadSetting(f"no queue {queue!r}: there are {', '.join(QUEUES)}")
-    if find_spec("tensorflow") is None and {EXTRACT_QUEUE, TRAIN_QUEUE} & set(queues):
+    if (missing := missing_for_worker()) and {EXTRACT_QUEUE, TRAIN_QUEUE} & set(queues):
         raise NoWorker(
-            "no TensorFlow here for the queues extract and train: pip install 'retrain[worker]', "
+            f"no {missing} here for the queues extract and train: pip install 'retrain[worker]', "
             "or listen to --queues score alone"
         )
 

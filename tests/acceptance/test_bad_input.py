@@ -1,5 +1,7 @@
 """What cannot be used is one clear line and an exit code, never a traceback."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -170,6 +172,21 @@ def test_another_backbone_than_the_model_learned_with_is_refused(
     other = "keras:MobileNetV2?weights=none"
     arguments = ("predict", pictures.unseen, "--store", drawn_run.store, "--backbone", other)
     check(retrain, arguments, ExitCode.BACKBONE, ["fingerprint"], "BackboneChanged")
+
+
+def test_a_model_of_another_preprocessing_is_to_be_trained_again(
+    retrain: Retrain, drawn_run: Trained, pictures: Pictures, tmp_path: Path
+) -> None:
+    # Given a store whose model a release has trained that made other pixels
+    store = shutil.copytree(drawn_run.store, tmp_path / "store")
+    (model,) = store.glob("models/*/model.json")
+    record = json.loads(model.read_text())
+    model.write_text(json.dumps(record | {"preprocessing_version": 1, "fingerprint": "f" * 20}))
+
+    # Then neither the backbone nor its place is blamed
+    arguments = ("predict", pictures.unseen, "--store", store)
+    words = ["pixels of version 1", "train it again"]
+    check(retrain, arguments, ExitCode.BACKBONE, words, "BackboneChanged")
 
 
 def test_an_image_that_cannot_be_labelled_is_bad_input_and_the_others_are_labelled(

@@ -100,11 +100,12 @@ def _in_bfloat16(call: Call) -> Call:
 
 
 def _ours(loaded: Any, pixels: Pixels) -> Iterator[tuple[str, Callable[[], float]]]:
-    """Images/s of this project's inference, by engine."""
+    """Images/s of this project's inference, by engine and precision."""
+    from workers.features.engines import engine
     from workers.features.inference import Wanted, prepare
 
-    wanted = [Wanted("tensorflow", "float32"), *(Wanted(each) for each in engines())]
-    for each in dict.fromkeys(wanted):
+    wanted = [Wanted(name, each) for name in engines() for each in engine(name).precisions()]
+    for each in wanted:
         made = prepare(loaded, each, IMAGES)
         name = f"retrain, {made.engine} {made.precision}, batches of {made.batch_size}"
         yield name, _timed(made.features, pixels, made.batch_size, STREAMS)

@@ -172,6 +172,21 @@ def test_a_kept_backbone_of_another_fingerprint_is_refused(small_backbone: Path)
         load(str(small_backbone), None, "0123456789")
 
 
+def test_a_backbone_that_is_looked_at_again_stays_what_much_was_compiled_for(tmp_path: Path) -> None:
+    # Given a backbone that a run had described and extracted with
+    folder = save_small_backbone(tmp_path / "network")
+    kept = load(str(folder), None)
+
+    # When the next run has it described, then it is the same object for as long as the files are
+    assert load(str(folder), None) is kept
+    shutil.rmtree(folder)
+    save_small_backbone(folder, seed=1)
+    changed = load(str(folder), None)
+    assert changed is not kept
+    assert changed.fingerprint != kept.fingerprint
+    assert load(str(folder), None, changed.fingerprint) is changed
+
+
 _IN_ANOTHER_PROCESS = """
 import sys
 import numpy as np

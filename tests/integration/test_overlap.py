@@ -67,10 +67,11 @@ def test_both_shards_of_a_process_that_dies_are_sent_again_at_once(
     # When the process that works is killed
     worker.child.kill()
 
-    # Then its main process has told of all three, and nobody waited for their silence
+    # Then its main process has told of both, and of the third if that had reached it: nobody waited
+    # for their silence, and nothing else was sent again
     said = way(run, slow_fleet, undisturbed)
-    assert said.count(" again: lost") == 3
-    assert "fell silent" not in said
+    assert 2 <= said.count(" again: lost") <= 3
+    assert said.count(" again: ") == said.count(" again: lost")
 
 
 @pytest.mark.parametrize(("drain_s", "why"), [("30", None), ("0", "handed back")])

@@ -62,20 +62,22 @@ _loaded: dict[tuple[str, int | None], Backbone] = {}
 def load(name: str, image_size_px: int | None, fingerprint: str | None = None) -> Backbone:
     """The backbone of this name, kept in the process from one task to the next.
 
-    With a fingerprint, the one kept is used if it fits; without, it is loaded anew.
-    Raises BackboneUnavailable, or BackboneChanged where the weights are not those of the
-    fingerprint.
+    With a fingerprint, the one kept is used if it fits; without, it is looked at anew.
+    Raises BackboneUnavailable, or BackboneChanged where it is not that of the fingerprint.
     """
     kept = _loaded.get((name, image_size_px))
     if kept is not None and kept.fingerprint == fingerprint:
         return kept
-    _loaded.clear()
     backbone = _load(name, image_size_px)
     if fingerprint is not None and backbone.fingerprint != fingerprint:
         raise BackboneChanged(
-            f"the backbone {name} has other weights here ({backbone.fingerprint}) than the run "
-            f"began with ({fingerprint}): give every worker the same files, or start a new run"
+            f"the backbone {name} is another one here ({backbone.fingerprint}) than asked for "
+            f"({fingerprint}): give every worker the same files and the same release of retrain, or "
+            "begin with a new run"
         )
+    if kept is not None and kept.fingerprint == backbone.fingerprint:
+        return kept  # for which much may have been compiled
+    _loaded.clear()
     _loaded[name, image_size_px] = backbone
     return backbone
 

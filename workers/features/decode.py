@@ -11,16 +11,14 @@ retrain.py and label_image.py.
 import io
 import warnings
 from contextlib import nullcontext
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from workers.features import Pixels
 from workers.features.budget import Budget
-
-Pixels = npt.NDArray[np.uint8]
 
 PREPROCESSING_VERSION = 2
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
@@ -39,11 +37,12 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _REDUCTIONS = (8, 4, 2)
+_JPEG = ("JPEG", "MPO")
+_NO_MEMORY = ("out of memory", "insufficient memory")
+"""What Pillow and OpenCV say of it, in errors of other kinds than MemoryError."""
 
 # The limit above is checked for every picture; Pillow's own warns at 89 Mpx.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# pictures are decoded side by side, each on one thread
-cv2.setNumThreads(1)
 
 
 class Failure(NamedTuple):
@@ -71,13 +70,15 @@ def decode(data: bytes, width: int, height: int, pixels: Budget | None = None) -
         with pixels.taken(_held_pixels(image, width, height)) if pixels else nullcontext():
             return resize(_upright(image, width, height), width, height)
     except Exception as error:
+        if isinstance(error, MemoryError) or any(each in str(error).lower() for each in _NO_MEMORY):
+            raise BadImage("no_memory", "its worker had not the memory to decode it") from error
         # Decoders meet hostile bytes and raise nearly anything; each is this picture's failure.
         raise BadImage("corrupt", _one_line(error)) from error
 
 
 def _held_pixels(image: Image.Image, width: int, height: int) -> int:
     """Pixels in memory while the picture is decoded: a plain JPEG is reduced as it is read."""
-    is_plain_jpeg = image.format in ("JPEG", "MPO") and "progressive" not in image.info
+    is_plain_jpeg = image.format in _JPEG and "progressive" not in image.info
     factor = reduction(image.size, (max(width, height),) * 2) if is_plain_jpeg else 1
     return image.width * image.height // factor**2
 
@@ -108,11 +109,10 @@ def _upright(image: Image.Image, width: int, height: int) -> Pixels:
     # a picture lying on its side is reduced before it is turned
     target = (height, width) if orientation >= 5 else (width, height)
     factor = reduction(image.size, target)
-    if factor > 1 and image.format in ("JPEG", "MPO"):
+    if factor > 1 and image.format in _JPEG:
         image.draft("RGB", (image.width // factor, image.height // factor))
-    whole = image.size
     rgb = to_rgb(image)
-    if factor > 1 and rgb.size == whole and image.format not in ("JPEG", "MPO"):
+    if factor > 1 and image.format not in _JPEG:
         rgb = rgb.reduce(factor)
     if orientation > 1:
         rgb = rgb.transpose(_TURNS[orientation])
@@ -132,19 +132,30 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         high = (np.asarray(image) >> 8).clip(0, 255)
         image = Image.fromarray(high.astype(np.uint8), "L")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def resize(pixels: Pixels, width: int, height: int) -> Pixels:
     """Bilinear as TensorFlow 1 does it: corners not aligned, no half-pixel shift, no antialias."""
     if pixels.shape == (height, width, 3):
         return pixels
+    cv2 = _opencv()
     to_source = np.diag((pixels.shape[1] / width, pixels.shape[0] / height, 1))[:2]
     bilinear = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    resized = cv2.warpAffine(
+    resized: Pixels = cv2.warpAffine(
         pixels, to_source, (width, height), flags=bilinear, borderMode=cv2.BORDER_REPLICATE
     )
-    return np.asarray(resized, np.uint8)
+    return resized
+
+
+@cache
+def _opencv() -> Any:
+    """A worker that only scores, or has not forked yet, does without."""
+    import cv2
+
+    # pictures are decoded side by side, each on one thread
+    cv2.setNumThreads(1)
+    return cv2
 
 
 def _orientation(image: Image.Image) -> int:

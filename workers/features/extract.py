@@ -7,8 +7,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from workers.contract import schemas
+from workers.features import Floats
 from workers.features.decode import Failure
-from workers.features.extractor import Extractor, Floats, Image, Progress
+from workers.features.extractor import Extractor, Image, Progress
 
 # float16 is kept where what it loses is below this part of the spread between images
 _FLOAT16_LOSS = 0.01

@@ -13,18 +13,16 @@ from queue import SimpleQueue
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from workers.contract.errors import ObjectMissing, StoreDenied
 from workers.contract.settings import Settings
 from workers.contract.stages import StageTimes
+from workers.features import Floats, Pixels
 from workers.features.budget import Budget
 from workers.features.clock import Clock
 from workers.features.decode import MAX_PIXELS, BadImage, Failure, decode
 from workers.storage import Blob, fetch
 
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
 

@@ -8,8 +8,9 @@ import gc
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,12 +18,21 @@ import numpy as np
 
 from workers.contract.errors import EngineUnavailable, PrecisionLost, RetrainError
 from workers.contract.messages import AUTO
+from workers.contract.settings import cores
+from workers.features import Floats, Pixels
 from workers.features.backbone import Backbone
-from workers.features.engines import Compute, Engine, Floats, OutOfMemory, Pixels, engine, precision_of
+from workers.features.engines import (
+    Compute,
+    Engine,
+    OutOfMemory,
+    engine,
+    least_seconds,
+    precision_of,
+)
+from workers.features.parity import MIN_COSINE, fixed_images, lowest_cosine
 
 log = logging.getLogger("retrain.worker")
 
-MIN_COSINE = 0.999
 COMPILE_FROM_IMAGES = 512
 """A process that was asked for fewer images in all computes as it loaded: compiling takes longer."""
 _PLAIN_BATCH_SIZE = 32
@@ -31,8 +41,7 @@ _GPU_BATCH_SIZES = (32, 64, 128, 256)
 _WORTH = 1.05
 """How much faster a larger batch must be to be taken."""
 _TIMED = 2
-"""Batches that are timed, of which the faster counts: other work on the machine comes and goes."""
-_PARITY_IMAGES = 8
+"""Batches that are timed, of which the faster counts."""
 
 
 @dataclass(frozen=True)
@@ -142,20 +151,31 @@ def _fastest(backbone: Backbone, wanted: Wanted) -> Inference:
     from workers.features.engines.tensorflow import freeze
 
     frozen = freeze(backbone.function)
+    expected = plain(backbone).features(fixed_images(backbone.height, backbone.width))
     made: list[Inference] = []
     refusals: list[RetrainError] = []
     for name in _engines(wanted.engine):
         try:
-            made.append(_checked(backbone, frozen, engine(name), wanted))
+            each = _compiled(backbone, frozen, engine(name), wanted)
+            check_parity(each, expected)
+            each.features(_pictures(each))  # what fails at this size is no choice
+            made.append(each)
         except (EngineUnavailable, PrecisionLost) as error:
             log.warning("%s", error)
             refusals.append(error)
     if not made:
         raise next((each for each in refusals if isinstance(each, PrecisionLost)), refusals[0])
-    fastest = max(made, key=_images_per_s) if len(made) > 1 else made[0]
+    fastest = made[0] if len(made) == 1 else _faster(made)
     if wanted.batch_size is None:
         _find_batch_size(fastest)
     return fastest
+
+
+def _faster(made: Sequence[Inference]) -> Inference:
+    pictures = _pictures(made[0])
+    works = {each.engine: partial(each.features, pictures) for each in made}
+    taken = least_seconds(works, _TIMED)
+    return min(made, key=lambda each: taken[each.engine])
 
 
 def _engines(wanted: str) -> list[str]:
@@ -167,51 +187,28 @@ def _engines(wanted: str) -> list[str]:
     return ["tensorflow", "openvino"] if has_choice else ["tensorflow"]
 
 
-def _checked(backbone: Backbone, frozen: Any, engine: Engine, wanted: Wanted) -> Inference:
+def _compiled(backbone: Backbone, frozen: Any, engine: Engine, wanted: Wanted) -> Inference:
     precision = precision_of(engine, None if wanted.precision == AUTO else wanted.precision)
     compute = engine.compile(frozen, precision)
-    batch_size = wanted.batch_size or _PARITY_IMAGES
-    made = Inference(backbone, compute, engine.name, precision, batch_size)
-    check_parity(backbone, made)
-    return made
+    batch_size = wanted.batch_size or _comparing_batch_size()
+    return Inference(backbone, compute, engine.name, precision, batch_size)
 
 
-def check_parity(backbone: Backbone, made: Inference) -> float:
-    """The lowest cosine between a feature vector of `made` and the backbone's own in float32, over
-    a few fixed images. Raises PrecisionLost below MIN_COSINE."""
-    images = np.stack(list(_parity_images(made.height, made.width)))
-    expected, found = plain(backbone).features(images), made.features(images)
-    cosine = float(_cosines(expected, found).min())
+def _comparing_batch_size() -> int:
+    """In which engines are compared: OpenVINO needs several images for each core."""
+    return min(_CPU_BATCH_SIZES[-1], max(_CPU_BATCH_SIZES[0], 4 * cores()))
+
+
+def check_parity(made: Inference, expected: Floats) -> float:
+    """The lowest cosine between a feature vector of the fixed images and what was expected, the
+    backbone's own in float32. Raises PrecisionLost below MIN_COSINE."""
+    cosine = lowest_cosine(expected, made.features(fixed_images(made.height, made.width)))
     if not cosine >= MIN_COSINE:
         raise PrecisionLost(
-            f"{backbone.name} gives other features in {made.precision} with {made.engine} than in "
-            f"float32 (cosine {cosine:.4f}, not {MIN_COSINE}): use --precision float32"
+            f"{made.backbone.name} gives other features in {made.precision} with {made.engine} than "
+            f"in float32 (cosine {cosine:.4f}, not {MIN_COSINE}): use --precision float32"
         )
     return cosine
-
-
-def _cosines(expected: Floats, found: Floats) -> Floats:
-    """float32 (N,); two zero vectors agree."""
-    lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
-    both_zero = ~expected.any(axis=1) & ~found.any(axis=1)
-    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        cosines: Floats = np.where(both_zero, 1, (expected * found).sum(axis=1) / lengths)
-    return cosines
-
-
-def _parity_images(height: int, width: int) -> Iterator[Pixels]:
-    """Fixed pictures like photos: waves of several widths, most of them smooth, with a little grain.
-
-    Smooth is where reduced precision goes wrong: an error in a weight is the same all over it.
-    """
-    rng = np.random.default_rng(0)
-    down, across = np.mgrid[0:height, 0:width].astype(np.float32)
-    for number in range(_PARITY_IMAGES):
-        turn = rng.uniform(0, np.pi, 3)
-        length_px = max(height, width) / 2.0**number
-        wave = [np.sin((down * np.cos(a) + across * np.sin(a)) * 2 * np.pi / length_px) for a in turn]
-        level = rng.uniform(64, 192, 3) + rng.normal(0, 2, (height, width, 3))
-        yield (level + 60 * np.stack(wave, axis=-1)).clip(0, 255).astype(np.uint8)
 
 
 def _find_batch_size(made: Inference) -> None:
@@ -230,17 +227,15 @@ def _find_batch_size(made: Inference) -> None:
 
 def _images_per_s(made: Inference) -> float:
     """In batches of its size."""
-    size = made.batch_size
-    images = np.resize(
-        np.stack(list(_parity_images(made.height, made.width))), (size, made.height, made.width, 3)
-    )
-    made.features(images)  # the first of a size sets up
-    seconds = []
-    for _ in range(_TIMED):
-        began = time.perf_counter()
-        made.features(images)
-        seconds.append(time.perf_counter() - began)
-    return size / min(seconds)
+    pictures = _pictures(made)
+    (least_s,) = least_seconds({"": partial(made.features, pictures)}, _TIMED).values()
+    return len(pictures) / least_s
+
+
+def _pictures(made: Inference) -> Pixels:
+    """A batch of its size."""
+    fixed = fixed_images(made.height, made.width)
+    return np.resize(fixed, (made.batch_size, *fixed.shape[1:]))
 
 
 def has_gpu() -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from workers.contract import schemas
 from workers.features.decode import BadImage, decode, reduction, resize
@@ -345,6 +345,22 @@ def test_a_picture_of_exactly_the_limit_is_not_too_large() -> None:
     with pytest.raises(BadImage) as bad:
         decode(png(100_000, 1_000, 1, 0, []), 32, 32)
     assert bad.value.failure.status == "corrupt"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError("out of memory error")])
+def test_a_picture_that_finds_no_memory_is_not_called_corrupt(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker, or a later run, may have the memory."""
+
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fails)
+    with pytest.raises(BadImage) as bad:
+        decode(encoded(quarters(), "PNG"), 32, 32)
+    assert bad.value.failure.status == "no_memory"
+    assert bad.value.failure.status in schemas.PASSING_FAILURES
 
 
 @pytest.mark.parametrize(

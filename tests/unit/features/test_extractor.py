@@ -13,9 +13,10 @@ import pytest
 from tests.fleet.servers import until
 from tests.unit.features.test_extract import QuarterMeans, corrupt, listed, png
 from workers.contract.errors import HandedBack, RetrainError, StoreUnavailable
+from workers.features import Floats, Pixels
 from workers.features import extractor as extractor_module
 from workers.features.decode import Failure, decode
-from workers.features.extractor import Extractor, Floats, Image, Network, Pixels, Progress, extractor_of
+from workers.features.extractor import Extractor, Image, Network, Progress, extractor_of
 from workers.storage import Blob, fetch
 
 SOON_S = 0.2

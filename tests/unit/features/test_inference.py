@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.backbones import save_cancelling_backbone
+from tests.backbones import save_cancelling_backbone, save_spelling_backbone
 from workers.contract.errors import EngineUnavailable, PrecisionLost
 from workers.contract.messages import ENGINES, PRECISIONS
-from workers.features import inference
+from workers.features import Floats, Pixels, engines, inference
 from workers.features.backbone import Backbone, load
-from workers.features.engines import engine, fastest_first
-from workers.features.inference import MIN_COSINE, Inference, Wanted, prepare
+from workers.features.engines import OutOfMemory, engine, fastest_first
+from workers.features.inference import Inference, Wanted, prepare
+from workers.features.parity import MIN_COSINE
 
 MANY, FEW = inference.COMPILE_FROM_IMAGES, 5
 """Images that are worth compiling for, and ones that are not."""
@@ -31,6 +31,26 @@ MANY, FEW = inference.COMPILE_FROM_IMAGES, 5
 def _nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "_ready", {})
     monkeypatch.setattr(inference, "_asked_images", Counter())
+
+
+class FakeClock:
+    """Time that passes only when somebody spends it."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def perf_counter(self) -> float:
+        return self._now
+
+    def spend(self, seconds: float) -> None:
+        self._now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    made = FakeClock()
+    monkeypatch.setattr(engines, "time", made)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -112,15 +132,35 @@ def test_a_backbone_that_bfloat16_ruins_works_in_float32(fragile: Backbone, name
     assert cosines(made.features(images), fragile.features(images)).min() >= MIN_COSINE
 
 
-def test_the_fastest_precision_is_the_one_whose_products_take_the_least_time() -> None:
+def test_the_fastest_precision_is_the_one_whose_products_take_the_least_time(
+    clock: FakeClock,
+) -> None:
     # Given one that is slow only once, as it sets up, one that is always slow, and a fast one
-    setup = iter([0.2])
+    setup = iter([20.0])
     products: dict[str, Callable[[], object]] = {
-        "slow": lambda: time.sleep(0.03),
-        "slow at first": lambda: time.sleep(next(setup, 0.015)),
-        "fast": lambda: None,
+        "float32": lambda: clock.spend(3),
+        "bfloat16": lambda: clock.spend(next(setup, 2)),
+        "float16": lambda: clock.spend(1),
     }
-    assert fastest_first(products) == ["fast", "slow at first", "slow"]
+    assert fastest_first(products) == ["float16", "bfloat16", "float32"]
+
+
+def test_what_the_machine_is_busy_with_for_a_moment_does_not_decide(clock: FakeClock) -> None:
+    # Given a precision that is the faster, and other work during the first round
+    busy = iter([0.0, 9.0])
+    products: dict[str, Callable[[], object]] = {
+        "float32": lambda: clock.spend(2),
+        "bfloat16": lambda: clock.spend(1 + next(busy, 0)),
+    }
+    assert fastest_first(products)[0] == "bfloat16"
+
+
+@pytest.mark.parametrize(("bfloat16_s", "fastest"), [(0.96, "float32"), (0.8, "bfloat16")])
+def test_exactness_is_given_up_for_a_clear_gain_alone(
+    clock: FakeClock, bfloat16_s: float, fastest: str
+) -> None:
+    products = {"bfloat16": lambda: clock.spend(bfloat16_s), "float32": lambda: clock.spend(1)}
+    assert fastest_first(products)[0] == fastest
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -129,7 +169,110 @@ def test_precisions_are_known_ones_and_float32_is_among_them(name: str) -> None:
     assert "float32" in has
     assert set(has) <= set(PRECISIONS)
     assert len(set(has)) == len(has)
-    assert engine(name).precisions() == has
+
+
+def timed_inference(
+    backbone: Backbone,
+    clock: FakeClock,
+    seconds: Callable[[int], float],
+    most: int = 1000,
+    name: str = "tensorflow",
+) -> Inference:
+    """One whose batches take so long by their size, and that has no memory for more than `most`."""
+
+    def compute(images: Pixels) -> Floats:
+        if len(images) > most:
+            raise OutOfMemory("too many")
+        clock.spend(seconds(len(images)))
+        return np.zeros((len(images), backbone.feature_size), np.float32)
+
+    return Inference(backbone, compute, name, "float32", 8)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "most", "size"),
+    [
+        pytest.param(lambda images: images, 1000, 8, id="nothing is gained"),
+        pytest.param(lambda images: max(16, images), 1000, 16, id="up to 16"),
+        pytest.param(lambda images: 1, 1000, 64, id="the more the better"),
+        pytest.param(lambda images: 1, 16, 16, id="no memory for more than 16"),
+        pytest.param(lambda images: 1, 5, 4, id="no memory for the least"),
+    ],
+)
+def test_the_batch_size_is_the_smallest_that_is_about_as_fast_as_any(
+    backbone: Backbone, clock: FakeClock, seconds: Callable[[int], float], most: int, size: int
+) -> None:
+    made = timed_inference(backbone, clock, seconds, most)
+    made.device = "cpu"
+    inference._find_batch_size(made)
+    assert made.batch_size == size
+
+
+@pytest.mark.parametrize(("tensorflow_s", "openvino_s"), [(1, 2), (2, 1)])
+def test_of_two_engines_the_faster_is_taken(
+    backbone: Backbone, clock: FakeClock, tensorflow_s: float, openvino_s: float
+) -> None:
+    one = timed_inference(backbone, clock, lambda images: tensorflow_s)
+    other = timed_inference(backbone, clock, lambda images: openvino_s, name="openvino")
+    assert inference._faster([one, other]) is (one if tensorflow_s < openvino_s else other)
+
+
+@pytest.fixture(scope="module")
+def spelling(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    """A backbone that only TensorFlow itself can run."""
+    return load(str(save_spelling_backbone(tmp_path_factory.mktemp("backbones") / "spelling")), None)
+
+
+def test_a_backbone_that_one_engine_cannot_run_is_computed_by_the_other(spelling: Backbone) -> None:
+    made = prepare(spelling, Wanted(batch_size=4), MANY)
+    assert made.engine == "tensorflow"
+    images = pictures(4, 64, 0)
+    assert cosines(made.features(images), spelling.features(images)).min() >= MIN_COSINE
+
+
+@pytest.mark.parametrize(("name", "title"), [("openvino", "OpenVINO"), ("xla", "TensorFlow")])
+def test_an_engine_that_cannot_run_a_backbone_says_so_in_one_line(
+    spelling: Backbone, name: str, title: str
+) -> None:
+    with pytest.raises(EngineUnavailable, match=f"{title} cannot run this backbone") as told:
+        prepare(spelling, Wanted(name, batch_size=4), MANY)
+    assert "\n" not in str(told.value)
+
+
+def test_a_batch_that_fails_in_openvino_spoils_none_after_it(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given requests whose first wait finds no memory
+    made = prepare(backbone, Wanted("openvino", "float32", 32), MANY)
+    free = made._compute.__self__._free  # type: ignore[attr-defined]
+    images = pictures(32, 64, 0)
+    expected = backbone.features(images)
+    requests = [free.get() for _ in range(free.qsize())]
+    failures: list[Exception] = [MemoryError("none left")]
+    for each in requests:
+        free.put(_FailingRequest(each, failures))
+
+    # When a batch meets that, then it is halved, and the next are as before
+    assert cosines(made.features(images), expected).min() >= MIN_COSINE
+    assert made.batch_size == 16
+    assert not failures
+    for _ in range(3):
+        assert cosines(made.features(images), expected).min() >= MIN_COSINE
+
+
+class _FailingRequest:
+    """A real one of OpenVINO's, which fails while there are failures left."""
+
+    def __init__(self, request: Any, failures: list[Exception]) -> None:
+        self._request, self._failures = request, failures
+
+    def wait(self) -> None:
+        if self._failures:
+            raise self._failures.pop()
+        self._request.wait()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._request, name)
 
 
 def test_features_that_are_no_numbers_are_lost_precision(backbone: Backbone) -> None:
@@ -137,7 +280,7 @@ def test_features_that_are_no_numbers_are_lost_precision(backbone: Backbone) -> 
     broken = np.full((8, backbone.feature_size), np.nan, np.float32)
     made = Inference(backbone, lambda images: broken[: len(images)], "tensorflow", "bfloat16", 8)
     with pytest.raises(PrecisionLost):
-        inference.check_parity(backbone, made)
+        inference.check_parity(made, np.ones_like(broken))
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -191,7 +334,7 @@ def test_what_is_asked_for_is_compiled_for_one_image(backbone: Backbone) -> None
 
 def test_auto_finds_a_batch_size(backbone: Backbone) -> None:
     made = prepare(backbone, Wanted("tensorflow"), MANY)
-    assert 8 <= made.batch_size <= 256
+    assert made.batch_size in inference._CPU_BATCH_SIZES + inference._GPU_BATCH_SIZES
     assert made.precision == engine("tensorflow").precisions()[0]
 
 
@@ -227,13 +370,13 @@ print(json.dumps(said))
 """
 
 
-class OutOfMemory(NamedTuple):
+class Outcome(NamedTuple):
     said: dict[str, dict[str, Any]]
     log: str
 
 
 @pytest.fixture(scope="module")
-def out_of_memory(tmp_path_factory: pytest.TempPathFactory) -> OutOfMemory:
+def out_of_memory(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """A process where TensorFlow finds no memory for more than five images: what became of 16."""
     done = subprocess.run(
         [sys.executable, "-c", _OUT_OF_MEMORY, str(tmp_path_factory.mktemp("bulky"))],
@@ -247,12 +390,12 @@ def out_of_memory(tmp_path_factory: pytest.TempPathFactory) -> OutOfMemory:
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    return OutOfMemory(json.loads(done.stdout), done.stderr)
+    return Outcome(json.loads(done.stdout), done.stderr)
 
 
 @pytest.mark.parametrize(("kind", "asked"), [("as loaded", 32), ("compiled", 16)])
 def test_a_batch_that_takes_too_much_memory_is_halved_for_good(
-    out_of_memory: OutOfMemory, kind: str, asked: int
+    out_of_memory: Outcome, kind: str, asked: int
 ) -> None:
     said = out_of_memory.said[kind]
     assert said["after"] == 4
@@ -262,7 +405,7 @@ def test_a_batch_that_takes_too_much_memory_is_halved_for_good(
 
 @pytest.mark.parametrize("kind", ["as loaded", "compiled"])
 def test_one_image_that_takes_too_much_memory_is_another_workers_work(
-    out_of_memory: OutOfMemory, kind: str
+    out_of_memory: Outcome, kind: str
 ) -> None:
     error = out_of_memory.said[kind]["error"]
     assert error.startswith("one image takes too much memory: ")

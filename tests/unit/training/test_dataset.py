@@ -1,5 +1,4 @@
 import gc
-import os
 import resource
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -256,11 +255,11 @@ def test_a_folder_that_cannot_be_made_is_told_the_same_way(store: Store, cache: 
 
 
 def test_a_full_disk_is_told_before_a_page_of_it_is_written(store: Store, tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk")
     small = tmp_path / "small"
     small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], check=True)
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)]
+    if subprocess.run(mounting, capture_output=True).returncode:
+        pytest.skip("a small disk may not be mounted here")
     try:
         wide = [Picture(f"{n:05d}", "x", "train", 1) for n in range(20_000)]
         with pytest.raises(NoLocalDisk, match="No space left on device"):

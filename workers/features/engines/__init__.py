@@ -3,18 +3,15 @@
 An engine is one file of this package with a class of this interface, and a line in `_MODULES`.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from workers.contract.errors import EngineUnavailable
+from workers.features import Floats, Pixels
 
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 Compute = Callable[[Pixels], Floats]
 """uint8 (B, height, width, 3) to float32 (B, D), for any B, from any thread."""
 
@@ -27,8 +24,7 @@ class Engine(Protocol):
     name: str
 
     def precisions(self) -> list[str]:
-        """What this machine computes in hardware, the fastest first, by measurement; float32 is
-        always there.
+        """What this machine computes in hardware, the fastest first; float32 is always there.
 
         Raises EngineUnavailable where the engine cannot run here.
         """
@@ -48,8 +44,9 @@ _MODULES = {
 
 PRODUCT_SIDE = 1024
 """Rows and columns of the matrices whose product tells how fast a precision is."""
-_TIMED_PRODUCTS = 5
-"""Of which the fastest counts: other work on the machine comes and goes."""
+_ROUNDS = 5
+_WORTH = 1.1
+"""How much faster than float32 a precision must be, that gives up some of its exactness."""
 
 
 def fastest_first(products: Mapping[str, Callable[[], object]]) -> list[str]:
@@ -58,17 +55,22 @@ def fastest_first(products: Mapping[str, Callable[[], object]]) -> list[str]:
     That the hardware has a precision does not say that it is fast: without AMX, an Intel core
     multiplies in bfloat16 at half its rate in float32, an AMD one at almost twice.
     """
-    return sorted(products, key=lambda precision: _seconds(products[precision]))
+    taken = least_seconds(products, _ROUNDS)
+    return sorted(taken, key=lambda each: taken[each] * (1 if each == "float32" else _WORTH))
 
 
-def _seconds(product: Callable[[], object]) -> float:
-    product()  # the first sets up
-    taken = []
-    for _ in range(_TIMED_PRODUCTS):
-        began = time.perf_counter()
-        product()
-        taken.append(time.perf_counter() - began)
-    return min(taken)
+def least_seconds(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """The least time that each takes, of rounds in turns after one that sets up: what else the
+    machine is at comes and goes."""
+    for work in works.values():
+        work()
+    taken = dict.fromkeys(works, math.inf)
+    for _ in range(rounds):
+        for name, work in works.items():
+            began = time.perf_counter()
+            work()
+            taken[name] = min(taken[name], time.perf_counter() - began)
+    return taken
 
 
 def engine(name: str) -> Engine:

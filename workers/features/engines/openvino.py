@@ -6,23 +6,17 @@ Not installed by default: pip install 'retrain[openvino]'.
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
 
-from workers.contract.errors import EngineUnavailable
+from workers.contract.errors import EngineUnavailable, RetrainError
 from workers.contract.settings import cores
-from workers.features.engines import (
-    PRODUCT_SIDE,
-    Compute,
-    Floats,
-    OutOfMemory,
-    Pixels,
-    fastest_first,
-)
+from workers.features import Floats, Pixels
+from workers.features.engines import PRODUCT_SIDE, Compute, OutOfMemory, fastest_first
 
 _PRECISIONS = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 _CAPABILITIES = {"bfloat16": "BF16", "float16": "FP16"}
@@ -35,8 +29,8 @@ class OpenVino:
     name = "openvino"
 
     def precisions(self) -> list[str]:
-        _openvino()
-        return list(_precisions())
+        with _translated():
+            return list(_precisions())
 
     def compile(self, frozen: Any, precision: str) -> Compute:
         openvino = _openvino()
@@ -48,7 +42,7 @@ class OpenVino:
             if precision != "float32":
                 _split_depthwise(model)
             compiled = _core().compile_model(model, "CPU", options)
-        return _Requests(compiled, int(frozen.outputs[0].shape[1])).compute
+            return _Requests(compiled, int(frozen.outputs[0].shape[1])).compute
 
 
 def _options(precision: str) -> dict[str, Any]:
@@ -127,6 +121,8 @@ class _Requests:
         finally:
             for request, _ in running:  # after an error: what they compute is not wanted
                 request.cancel()
+                with suppress(RuntimeError):  # that it was cancelled; till then it takes nothing new
+                    request.wait()
                 self._free.put(request)
         return features
 
@@ -157,10 +153,12 @@ def _filled(part: Pixels) -> Pixels:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except MemoryError as error:
-        raise OutOfMemory(str(error)) from error
-    except RuntimeError as error:
+    except RetrainError:
+        raise
+    except Exception as error:  # its converter raises kinds of its own, which share no other base
         first_line = str(error).strip().partition("\n")[0]
+        if isinstance(error, MemoryError) or "bad_alloc" in str(error):
+            raise OutOfMemory(first_line) from error
         raise EngineUnavailable(f"OpenVINO cannot run this backbone: {first_line}") from error
 
 

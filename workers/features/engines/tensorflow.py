@@ -10,19 +10,16 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tensorflow.python.grappler import tf_optimizer
 
-from workers.features.engines import (
-    PRODUCT_SIDE,
-    Compute,
-    Floats,
-    OutOfMemory,
-    Pixels,
-    fastest_first,
-)
+from workers.contract.errors import EngineUnavailable
+from workers.features import Floats, Pixels
+from workers.features.engines import PRODUCT_SIDE, Compute, OutOfMemory, fastest_first
 from workers.tensorflow import tf
 
 # the rewriting of a graph that puts its heavy operations into a precision
 _REWRITERS = {"bfloat16": "auto_mixed_precision_onednn_bfloat16", "float16": "auto_mixed_precision"}
 _BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
+# a copy to a GPU that is full, and cuDNN that finds no room to work in
+_FULL_GPU = ("Dst tensor is not initialized", "No algorithm worked")
 
 
 def freeze(function: Any) -> Any:
@@ -31,17 +28,21 @@ def freeze(function: Any) -> Any:
 
 
 def computing(call: Any) -> Compute:
-    """A function of tensors as one of arrays."""
+    """A function of tensors as one of arrays. What TensorFlow says of a graph that it cannot run
+    here becomes EngineUnavailable."""
 
     def compute(images: Pixels) -> Floats:
         try:
             features: Floats = call(tf.constant(images)).numpy()
         except (tf.errors.ResourceExhaustedError, MemoryError) as error:
             raise OutOfMemory(str(error).partition("\n")[0]) from error
-        except tf.errors.InternalError as error:
-            if "Dst tensor is not initialized" in str(error):  # a copy to a GPU that is full
+        except tf.errors.OpError as error:
+            if any(each in error.message for each in _FULL_GPU):
                 raise OutOfMemory("the GPU's memory is full") from error
-            raise
+            first_line = error.message.strip().partition("\n")[0]
+            raise EngineUnavailable(
+                f"TensorFlow cannot run this backbone here: {first_line}"
+            ) from error
         return features
 
     return compute
