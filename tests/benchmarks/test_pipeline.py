@@ -70,8 +70,10 @@ def test_share_of_the_ceiling(
 
     source = photos(IMAGES)
     network = prepare(load(backbone, None), Wanted(engine), IMAGES)
-    options: tuple[object, ...] = ("--engine", engine, "--precision", network.precision)
-    options += ("--batch-size", network.batch_size)
+    options = (
+        *("--engine", engine, "--precision", network.precision),
+        *("--batch-size", network.batch_size),
+    )
     rounds, runs = [], []
     for round_ in range(REPETITIONS):
         alone = _backbone_alone(network, source), _decode_alone(network, source)
