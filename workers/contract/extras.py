@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-_WORKER = {"TensorFlow": "tensorflow", "OpenCV": "cv2"}
+_WORKER = {"TensorFlow": "tensorflow", "OpenCV": "cv2", "obstore": "obstore"}
 
 
 def missing_for_worker() -> str:

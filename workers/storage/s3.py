@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from workers.contract.errors import ObjectMissing, RetrainError, StoreDenied, StoreUnavailable
 from workers.storage.base import Blob, ObjectInfo
+from workers.storage.s3_images import images_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -119,7 +120,7 @@ class S3Store:
         )
 
     def fetch(self, key: str) -> Blob:
-        return self._get(key)
+        return images_of(client(), self.bucket).get(self.prefix + key) or self._get(key)
 
     def read(self, key: str) -> bytes:
         return self._get(key).data

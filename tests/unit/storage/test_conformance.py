@@ -7,7 +7,7 @@ import errno
 import http.server
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -274,8 +274,9 @@ def test_a_missing_bucket_is_denied_at_once(bucket: str) -> None:
 
 def test_an_endpoint_that_is_not_there_may_come_back(new_client: pytest.MonkeyPatch) -> None:
     new_client.setenv("AWS_ENDPOINT_URL_S3", NOT_LISTENING)
-    with pytest.raises(StoreUnavailable, match="AWS_ENDPOINT_URL_S3"):
-        S3Store(BUCKET, "").read("key")
+    for way in READS.values():
+        with pytest.raises(StoreUnavailable, match="AWS_ENDPOINT_URL_S3"):
+            way(S3Store(BUCKET, ""), "key")
     with pytest.raises(StoreUnavailable):
         list(S3Store(BUCKET, "").objects())
 
@@ -283,8 +284,15 @@ def test_an_endpoint_that_is_not_there_may_come_back(new_client: pytest.MonkeyPa
 def test_missing_credentials_are_named(new_client: pytest.MonkeyPatch) -> None:
     new_client.delenv("AWS_ACCESS_KEY_ID")
     new_client.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(StoreDenied, match="AWS_ACCESS_KEY_ID"):
-        S3Store(BUCKET, "").read("key")
+    for way in READS.values():
+        with pytest.raises(StoreDenied, match="AWS_ACCESS_KEY_ID"):
+            way(S3Store(BUCKET, ""), "key")
+
+
+READS: dict[str, Callable[[Store, str], object]] = {
+    "read": lambda store, key: store.read(key),
+    "fetch": lambda store, key: store.fetch(key),
+}
 
 
 class Answer(NamedTuple):
@@ -342,8 +350,9 @@ def said(code: str) -> bytes:
     ],
     ids=lambda value: f"{value.status} {value.body.decode()}" if isinstance(value, Answer) else "",
 )
+@pytest.mark.parametrize("way", READS)
 def test_what_a_bucket_answers_is_retryable_or_permanent(
-    new_client: pytest.MonkeyPatch, answer: Answer, error: type[RetrainError]
+    new_client: pytest.MonkeyPatch, answer: Answer, error: type[RetrainError], way: str
 ) -> None:
     # Given an endpoint that always answers so
     with Endpoint(answer) as endpoint:
@@ -353,9 +362,55 @@ def test_what_a_bucket_answers_is_retryable_or_permanent(
         # Then reading fails in our words
         try:
             with pytest.raises(error, match="s3://"):
-                S3Store(BUCKET, "").read("key")
+                READS[way](S3Store(BUCKET, ""), "key")
         finally:
             endpoint.shutdown()
+
+
+def test_images_come_without_boto3(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = S3Store(bucket, uuid4().hex)
+    for key in KEYS:
+        store.write(key, key.encode())
+    versions = {key: store.info(key).version for key in KEYS}
+    monkeypatch.setattr(S3Store, "_get", None)
+    assert {key: store.fetch(key) for key in KEYS} == {
+        key: storage.Blob(key.encode(), versions[key] or "") for key in KEYS
+    }
+
+
+@pytest.mark.parametrize("key", ["/key", "key/", "a//b", "a/./b", "a/../b"])
+def test_an_image_of_an_unusual_name_is_not_taken_for_another(bucket: str, key: str) -> None:
+    s3.client().put_object(Bucket=bucket, Key=key, Body=b"this")
+    for other in ("key", "a/b", "b"):
+        s3.client().put_object(Bucket=bucket, Key=other, Body=b"another")
+    assert S3Store(bucket, "").fetch(key).data == b"this"
+
+
+def test_a_bucket_that_gives_nothing_to_the_fast_way_is_left_to_boto3(
+    new_client: pytest.MonkeyPatch,
+) -> None:
+    # Given an endpoint that refuses everything, and counts
+    asked = []
+
+    class Counting(Always):
+        def do_GET(self) -> None:
+            asked.append(self.headers["User-Agent"])
+            super().do_GET()
+
+    with Endpoint(Answer(403, said("AccessDenied"))) as endpoint:
+        endpoint.RequestHandlerClass = Counting
+        threading.Thread(target=endpoint.serve_forever, args=(0.01,)).start()
+        new_client.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{endpoint.server_port}")
+
+        # When more is fetched of it than the fast way tries
+        for _ in range(20):
+            with pytest.raises(StoreDenied):
+                S3Store(BUCKET, "").fetch("key")
+        endpoint.shutdown()
+
+    # Then boto3 was asked each time, and the fast way no more after its tries
+    by_boto3 = [each for each in asked if "Boto3" in each]
+    assert (len(by_boto3), len(asked) - len(by_boto3)) == (20, 16)
 
 
 @pytest.mark.parametrize("key", ["../x", "a/../../x", "/etc/hostname", ".."])
