@@ -87,11 +87,12 @@ def _score(pipeline: Pipeline, model: Model, extraction: Extraction, top_k: int)
 def describe_as_trained(pipeline: Pipeline, model: Model, backbone: str | None) -> Backbone:
     """The backbone of a model. Raises BackboneChanged where it is not what the model knows."""
     found = pipeline.describe(backbone or model.backbone, model.image_size_px)
-    preprocessing = found.description["preprocessing_version"]
-    if preprocessing != model.preprocessing_version:
+    made, known = found.description["preprocessing_version"], model.preprocessing_version
+    if made != known:
+        remedy = "train it again with retrain run" if made > known else "update the workers"
         raise BackboneChanged(
-            f"{model.id} was trained on pixels of version {model.preprocessing_version}, and this "
-            f"release makes version {preprocessing}: train it again with retrain run"
+            f"{model.id} was trained on pixels of version {known}, and the worker makes version "
+            f"{made}: {remedy}"
         )
     if found.fingerprint != model.fingerprint:
         raise BackboneChanged(

@@ -174,18 +174,24 @@ def test_another_backbone_than_the_model_learned_with_is_refused(
     check(retrain, arguments, ExitCode.BACKBONE, ["fingerprint"], "BackboneChanged")
 
 
-def test_a_model_of_another_preprocessing_is_to_be_trained_again(
-    retrain: Retrain, drawn_run: Trained, pictures: Pictures, tmp_path: Path
+@pytest.mark.parametrize(("version", "remedy"), [(1, "train it again"), (99, "update the workers")])
+def test_a_model_of_another_preprocessing_is_refused_with_the_remedy(
+    retrain: Retrain,
+    drawn_run: Trained,
+    pictures: Pictures,
+    tmp_path: Path,
+    version: int,
+    remedy: str,
 ) -> None:
-    # Given a store whose model a release has trained that made other pixels
+    # Given a store whose model another release has trained, which made other pixels
     store = shutil.copytree(drawn_run.store, tmp_path / "store")
     (model,) = store.glob("models/*/model.json")
     record = json.loads(model.read_text())
-    model.write_text(json.dumps(record | {"preprocessing_version": 1, "fingerprint": "f" * 20}))
+    model.write_text(json.dumps(record | {"preprocessing_version": version, "fingerprint": "f" * 20}))
 
     # Then neither the backbone nor its place is blamed
     arguments = ("predict", pictures.unseen, "--store", store)
-    words = ["pixels of version 1", "train it again"]
+    words = [f"pixels of version {version}", remedy]
     check(retrain, arguments, ExitCode.BACKBONE, words, "BackboneChanged")
 
 

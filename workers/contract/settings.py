@@ -64,6 +64,11 @@ class Settings:
         return self.decode_threads or cores()
 
 
+def aws_region() -> str | None:
+    """AWS_REGION, which other SDKs read: botocore reads AWS_DEFAULT_REGION and profiles alone."""
+    return _get("AWS_REGION") or None
+
+
 def cores() -> int:
     """Cores that this process may use: of those it may run on, what its cgroup's quota allows."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -70,10 +70,14 @@ def decode(data: bytes, width: int, height: int, pixels: Budget | None = None) -
         with pixels.taken(_held_pixels(image, width, height)) if pixels else nullcontext():
             return resize(_upright(image, width, height), width, height)
     except Exception as error:
-        if isinstance(error, MemoryError) or any(each in str(error).lower() for each in _NO_MEMORY):
-            raise BadImage("no_memory", "its worker had not the memory to decode it") from error
         # Decoders meet hostile bytes and raise nearly anything; each is this picture's failure.
-        raise BadImage("corrupt", _one_line(error)) from error
+        raise _bad(error) from error
+
+
+def _bad(error: Exception) -> BadImage:
+    if isinstance(error, MemoryError) or any(each in str(error).lower() for each in _NO_MEMORY):
+        return BadImage("no_memory", "its worker had not the memory to decode it")
+    return BadImage("corrupt", _one_line(error))
 
 
 def _held_pixels(image: Image.Image, width: int, height: int) -> int:
@@ -96,7 +100,7 @@ def _open(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise BadImage("too_large", _one_line(error)) from error
     except Exception as error:  # as in decode()
-        raise BadImage("corrupt", _one_line(error)) from error
+        raise _bad(error) from error
     if image.width * image.height > MAX_PIXELS:
         size = f"{image.width} x {image.height}"
         raise BadImage("too_large", f"{size} is more than {MAX_PIXELS // 1_000_000} megapixels")

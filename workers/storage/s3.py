@@ -1,7 +1,7 @@
 """A bucket prefix as a store, over boto3.
 
-Endpoint, region and credentials come from AWS's own sources (AWS_ENDPOINT_URL_S3, profiles,
-instance roles): this module reads no setting of its own.
+Endpoint, region and credentials come from AWS's own sources (AWS_ENDPOINT_URL_S3, AWS_REGION,
+profiles, instance roles): this module reads no setting of its own.
 """
 
 import logging
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from workers.contract.errors import ObjectMissing, RetrainError, StoreDenied, StoreUnavailable
+from workers.contract.settings import aws_region
 from workers.storage.base import Blob, ObjectInfo
 from workers.storage.s3_images import images_of
 
@@ -73,6 +74,7 @@ def _make_client() -> "S3Client":
     with _translated("s3://"):
         return boto3.session.Session().client(
             "s3",
+            region_name=aws_region(),
             config=Config(
                 retries={"mode": "standard", "total_max_attempts": 3},
                 max_pool_connections=MAX_CONNECTIONS,
@@ -120,7 +122,7 @@ class S3Store:
         )
 
     def fetch(self, key: str) -> Blob:
-        return images_of(client(), self.bucket).get(self.prefix + key) or self._get(key)
+        return images_of(client(), self.bucket).get(self.prefix + key, lambda: self._get(key))
 
     def read(self, key: str) -> bytes:
         return self._get(key).data

@@ -6,8 +6,10 @@ is left to boto3, which waits, tries again, and says why.
 """
 
 import logging
+import os
 import threading
-from functools import lru_cache
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,48 +22,70 @@ if TYPE_CHECKING:
 log = logging.getLogger("retrain.storage")
 
 _TRIES = 16
-"""A bucket that has given nothing after so many is left to boto3: it may be in another region."""
+"""Objects in a row that boto3 gives and this does not, after which a bucket is left to boto3."""
+# obstore asks for credentials anew five minutes before this is over: a token that is about to expire
+# must not be kept for longer than botocore would
+_KEEP_CREDENTIALS = timedelta(minutes=6)
 
 
 class Images:
     """One bucket's objects, reached as a client of boto3 does: the same endpoint and credentials."""
 
     def __init__(self, client: "S3Client", bucket: str) -> None:
+        self._bucket = bucket
         self._store = _opened(client, bucket)
-        self._has_given = False
-        self._tries = 0
-        self._lock = threading.Lock()
+        self._behind = 0
 
-    def get(self, key: str) -> Blob | None:
-        """The object, from any thread; None where boto3 is to be asked."""
+    def get(self, key: str, otherwise: Callable[[], Blob]) -> Blob:
+        """The object, from any thread; where it does not come this way, what boto3 gives or raises."""
         # obstore takes slashes at the ends away, and finds another object
-        if self._store is None or key != key.strip("/") or not self._may_try():
-            return None
+        if self._store is None or self._behind >= _TRIES or key != key.strip("/"):
+            return otherwise()
         try:
             found = self._store.get(key)
-            blob = Blob(bytes(found.bytes()), str(found.meta["e_tag"]).strip('"'))
-        except Exception:  # whatever it is: boto3 does better, or tells
-            return None
-        self._has_given = True
+            blob = Blob(bytes(found.bytes()), (found.meta["e_tag"] or "").strip('"'))
+            if not blob.version:
+                raise ValueError("the answer has no ETag")
+        except Exception as error:  # whatever it is: boto3 does better, or tells
+            blob = otherwise()
+            self._fell_behind(error)
+        else:
+            self._behind = 0
         return blob
 
-    def _may_try(self) -> bool:
-        with self._lock:
-            self._tries += 1
-            return self._has_given or self._tries <= _TRIES
+    def _fell_behind(self, error: Exception) -> None:
+        self._behind += 1
+        if self._behind == _TRIES:
+            _warn(self._bucket, error)
 
 
-@lru_cache(maxsize=16)
+_images: dict[tuple["S3Client", str], Images] = {}
+_lock = threading.Lock()
+_processes: set[int] = set()
+
+
 def images_of(client: "S3Client", bucket: str) -> Images:
-    return Images(client, bucket)
+    with _lock:
+        made = _images.get((client, bucket))
+        if made is None:
+            made = _images[client, bucket] = Images(client, bucket)
+        return made
 
 
 def _opened(client: "S3Client", bucket: str) -> "S3Store | None":
+    _processes.add(os.getpid())
     try:
+        if len(_processes) > 1:  # its threads are those of a process that this one was forked from
+            raise RuntimeError("obstore does not survive a fork")
         return _open(client, bucket)
     except Exception as error:  # no credentials, say: boto3 tells
-        log.warning("s3://%s is read by boto3 alone, which is slower: %s", bucket, error)
+        _warn(bucket, error)
         return None
+
+
+def _warn(bucket: str, error: Exception) -> None:
+    reason = " ".join(str(error).split())[:300]
+    log.warning("images of s3://%s are read by boto3, which takes more CPU: %s", bucket, reason)
 
 
 def _open(client: "S3Client", bucket: str) -> "S3Store":
@@ -71,15 +95,23 @@ def _open(client: "S3Client", bucket: str) -> "S3Store":
     from obstore.store import S3Store
 
     settings = get_session()
-    options: ClientConfig = {"allow_http": True, "connect_timeout": "5s", "timeout": "60s"}
+    credentials = Boto3CredentialProvider(Session(botocore_session=settings), ttl=_KEEP_CREDENTIALS)
+    options: ClientConfig = {
+        "allow_http": True,
+        "connect_timeout": "5s",
+        "read_timeout": "60s",
+        "timeout": "1h",
+    }
     if certificates := settings.get_config_variable("ca_bundle"):
         options["root_certificate"] = Path(certificates).read_bytes()
     return S3Store(
         bucket,
-        endpoint=client.meta.endpoint_url,
+        # all that obstore would take from the environment otherwise
+        aws_endpoint_url_s3=client.meta.endpoint_url,
         region=client.meta.region_name,
         virtual_hosted_style_request=False,
-        credential_provider=Boto3CredentialProvider(Session(botocore_session=settings)),
+        skip_signature=False,
+        credential_provider=credentials,
         client_options=options,
         retry_config={"max_retries": 0},
     )

@@ -348,17 +348,19 @@ def test_a_picture_of_exactly_the_limit_is_not_too_large() -> None:
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError("out of memory error")])
+@pytest.mark.parametrize(("where", "what"), [(ImageFile.ImageFile, "load"), (Image, "open")])
 def test_a_picture_that_finds_no_memory_is_not_called_corrupt(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
+    where: object, what: str, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another worker, or a later run, may have the memory."""
 
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(ImageFile.ImageFile, "load", fails)
+    data = encoded(quarters(), "PNG")
+    monkeypatch.setattr(where, what, fails)
     with pytest.raises(BadImage) as bad:
-        decode(encoded(quarters(), "PNG"), 32, 32)
+        decode(data, 32, 32)
     assert bad.value.failure.status == "no_memory"
     assert bad.value.failure.status in schemas.PASSING_FAILURES
 

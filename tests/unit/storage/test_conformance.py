@@ -6,6 +6,8 @@ The bucket is moto's, on a port of its own; a test gets a prefix of its own in i
 import errno
 import http.server
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -386,31 +388,104 @@ def test_an_image_of_an_unusual_name_is_not_taken_for_another(bucket: str, key: 
     assert S3Store(bucket, "").fetch(key).data == b"this"
 
 
-def test_a_bucket_that_gives_nothing_to_the_fast_way_is_left_to_boto3(
-    new_client: pytest.MonkeyPatch,
-) -> None:
-    # Given an endpoint that refuses everything, and counts
-    asked = []
+class Picky(Always):
+    """Gives boto3 what it asks for, and others nothing, as a bucket in another region does."""
 
-    class Counting(Always):
-        def do_GET(self) -> None:
-            asked.append(self.headers["User-Agent"])
-            super().do_GET()
+    def do_GET(self) -> None:
+        assert isinstance(self.server, PickyEndpoint)
+        is_boto3 = "Boto3" in self.headers["User-Agent"]
+        self.server.asked.append(is_boto3)
+        may_have = is_boto3 or self.server.is_kind
+        self.server.answer = Answer(200, b"pixels") if may_have else Answer(403, said("AccessDenied"))
+        super().do_GET()
 
-    with Endpoint(Answer(403, said("AccessDenied"))) as endpoint:
-        endpoint.RequestHandlerClass = Counting
+
+class PickyEndpoint(Endpoint):
+    def __init__(self) -> None:
+        super().__init__(Answer(200))
+        self.RequestHandlerClass = Picky
+        self.asked: list[bool] = []
+        self.is_kind = False
+
+
+@pytest.fixture
+def picky(new_client: pytest.MonkeyPatch) -> Iterator[PickyEndpoint]:
+    with PickyEndpoint() as endpoint:
         threading.Thread(target=endpoint.serve_forever, args=(0.01,)).start()
         new_client.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{endpoint.server_port}")
-
-        # When more is fetched of it than the fast way tries
-        for _ in range(20):
-            with pytest.raises(StoreDenied):
-                S3Store(BUCKET, "").fetch("key")
+        yield endpoint
         endpoint.shutdown()
 
-    # Then boto3 was asked each time, and the fast way no more after its tries
-    by_boto3 = [each for each in asked if "Boto3" in each]
-    assert (len(by_boto3), len(asked) - len(by_boto3)) == (20, 16)
+
+def test_a_bucket_that_gives_images_to_boto3_alone_is_left_to_it(
+    picky: PickyEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(20):
+        assert S3Store(BUCKET, "").fetch("key") == storage.Blob(b"pixels", "version")
+    assert (picky.asked.count(True), picky.asked.count(False)) == (20, 16)
+    (told,) = [each.getMessage() for each in caplog.records if "read by boto3" in each.getMessage()]
+    assert f"s3://{BUCKET}" in told
+    assert "\n" not in told
+
+
+def test_a_bucket_that_was_away_is_read_the_fast_way_again(picky: PickyEndpoint) -> None:
+    store = S3Store(BUCKET, "")
+    for is_kind in [*[False] * 15, True, *[False] * 15]:
+        picky.is_kind = is_kind
+        assert store.fetch("key").data == b"pixels"
+    assert picky.asked.count(False) == 31
+
+
+def test_what_neither_way_gives_says_nothing_against_the_fast_one(
+    new_client: pytest.MonkeyPatch, bucket: str
+) -> None:
+    store = S3Store(bucket, uuid4().hex)
+    store.write("there", b"pixels")
+    for _ in range(20):
+        with pytest.raises(ObjectMissing):
+            store.fetch("gone")
+    new_client.setattr(S3Store, "_get", None)
+    assert store.fetch("there").data == b"pixels"
+
+
+def test_the_region_is_the_one_that_aws_tools_are_told(new_client: pytest.MonkeyPatch) -> None:
+    new_client.delenv("AWS_DEFAULT_REGION", raising=False)
+    new_client.setenv("AWS_REGION", "eu-central-1")
+    assert s3.client().meta.region_name == "eu-central-1"
+
+
+def test_the_environment_leads_both_ways_to_one_place(
+    new_client: pytest.MonkeyPatch, bucket: str
+) -> None:
+    """obstore has variables of its own, and reads those that boto3 was told to pass over."""
+    store = S3Store(bucket, uuid4().hex)
+    store.write("key", b"pixels")
+    endpoint = s3.client().meta.endpoint_url
+    new_client.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+    s3.client()
+    new_client.setenv("AWS_ENDPOINT_URL_S3", NOT_LISTENING)
+    new_client.setenv("AWS_SKIP_SIGNATURE", "true")
+    new_client.setattr(S3Store, "_get", None)
+    assert store.fetch("key").data == b"pixels"
+
+
+_FORKED = """
+import os, sys
+from workers.storage import open_store
+store = open_store(sys.argv[1])
+store.write("key", b"pixels")
+assert store.fetch("key").data == b"pixels"
+child = os.fork()
+if not child:
+    os._exit(0 if open_store(sys.argv[1]).fetch("key").data == b"pixels" else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_still_reads(bucket: str) -> None:
+    command = [sys.executable, "-c", _FORKED, f"s3://{bucket}/{uuid4().hex}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("key", ["../x", "a/../../x", "/etc/hostname", ".."])
