@@ -16,7 +16,7 @@ Compute = Callable[[Pixels], Floats]
 """uint8 (B, height, width, 3) to float32 (B, D), for any B, from any thread."""
 
 
-class OutOfMemory(Exception):
+class OutOfMemory(EngineUnavailable):
     """The batch does not fit: a smaller one may."""
 
 
