@@ -4,22 +4,19 @@ The bucket is moto's, on a port of its own; a test gets a prefix of its own in i
 """
 
 import errno
-import http.server
 import os
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from moto.server import ThreadedMotoServer
 
+from tests.unit.storage.conftest import BUCKET
+from tests.unit.storage.endpoint import Answer, Endpoint, said
 from workers import storage
 from workers.contract.errors import (
     BadSource,
@@ -34,32 +31,7 @@ from workers.storage.local import LocalStore
 from workers.storage.s3 import S3Store
 from workers.storage.tables import read_columns, read_table, write_table
 
-BUCKET = "conformance"
 NOT_LISTENING = "http://127.0.0.1:9"
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """A bucket that this process's environment leads to, with no other credentials in reach."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
-            patch.delenv(name, raising=False)
-        patch.setenv("AWS_ENDPOINT_URL_S3", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_REGION", "us-east-1")
-        patch.setenv("AWS_CONFIG_FILE", os.devnull)
-        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        s3._clients.clear()
-        s3.client().create_bucket(Bucket=BUCKET)
-        yield BUCKET
-    s3._clients.clear()
-    server.stop()
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -68,17 +40,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         (tmp_path / "store").mkdir()
         return LocalStore(tmp_path / "store")
     return S3Store(request.getfixturevalue("bucket"), f"{uuid4().hex}/prefix")
-
-
-@pytest.fixture
-def new_client(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """For tests that change the environment: clients are made anew, and try again without delay."""
-    with monkeypatch.context() as patch:
-        backoff = "botocore.retries.standard.ExponentialBackoff.delay_amount"
-        patch.setattr(backoff, lambda self, context: 0.0)
-        s3._clients.clear()
-        yield patch
-    s3._clients.clear()
 
 
 def keys(store: Store, prefix: str = "") -> list[str]:
@@ -297,41 +258,6 @@ READS: dict[str, Callable[[Store, str], object]] = {
 }
 
 
-class Answer(NamedTuple):
-    status: int
-    body: bytes = b""
-    promised: int | None = None
-    """The Content-Length, where it is not the body's."""
-
-
-class Endpoint(http.server.ThreadingHTTPServer):
-    """An endpoint with one answer to everything."""
-
-    daemon_threads = True
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(("127.0.0.1", 0), Always)
-        self.answer = answer
-
-
-class Always(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        assert isinstance(self.server, Endpoint)
-        status, body, promised = self.server.answer
-        self.send_response(status)
-        self.send_header("Content-Length", str(promised or len(body)))
-        self.send_header("ETag", '"version"')
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-def said(code: str) -> bytes:
-    return f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
-
-
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
@@ -369,123 +295,10 @@ def test_what_a_bucket_answers_is_retryable_or_permanent(
             endpoint.shutdown()
 
 
-def test_images_come_without_boto3(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = S3Store(bucket, uuid4().hex)
-    for key in KEYS:
-        store.write(key, key.encode())
-    versions = {key: store.info(key).version for key in KEYS}
-    monkeypatch.setattr(S3Store, "_get", None)
-    assert {key: store.fetch(key) for key in KEYS} == {
-        key: storage.Blob(key.encode(), versions[key] or "") for key in KEYS
-    }
-
-
-@pytest.mark.parametrize("key", ["/key", "key/", "a//b", "a/./b", "a/../b"])
-def test_an_image_of_an_unusual_name_is_not_taken_for_another(bucket: str, key: str) -> None:
-    s3.client().put_object(Bucket=bucket, Key=key, Body=b"this")
-    for other in ("key", "a/b", "b"):
-        s3.client().put_object(Bucket=bucket, Key=other, Body=b"another")
-    assert S3Store(bucket, "").fetch(key).data == b"this"
-
-
-class Picky(Always):
-    """Gives boto3 what it asks for, and others nothing, as a bucket in another region does."""
-
-    def do_GET(self) -> None:
-        assert isinstance(self.server, PickyEndpoint)
-        is_boto3 = "Boto3" in self.headers["User-Agent"]
-        self.server.asked.append(is_boto3)
-        may_have = is_boto3 or self.server.is_kind
-        self.server.answer = Answer(200, b"pixels") if may_have else Answer(403, said("AccessDenied"))
-        super().do_GET()
-
-
-class PickyEndpoint(Endpoint):
-    def __init__(self) -> None:
-        super().__init__(Answer(200))
-        self.RequestHandlerClass = Picky
-        self.asked: list[bool] = []
-        self.is_kind = False
-
-
-@pytest.fixture
-def picky(new_client: pytest.MonkeyPatch) -> Iterator[PickyEndpoint]:
-    with PickyEndpoint() as endpoint:
-        threading.Thread(target=endpoint.serve_forever, args=(0.01,)).start()
-        new_client.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{endpoint.server_port}")
-        yield endpoint
-        endpoint.shutdown()
-
-
-def test_a_bucket_that_gives_images_to_boto3_alone_is_left_to_it(
-    picky: PickyEndpoint, caplog: pytest.LogCaptureFixture
-) -> None:
-    for _ in range(20):
-        assert S3Store(BUCKET, "").fetch("key") == storage.Blob(b"pixels", "version")
-    assert (picky.asked.count(True), picky.asked.count(False)) == (20, 16)
-    (told,) = [each.getMessage() for each in caplog.records if "read by boto3" in each.getMessage()]
-    assert f"s3://{BUCKET}" in told
-    assert "\n" not in told
-
-
-def test_a_bucket_that_was_away_is_read_the_fast_way_again(picky: PickyEndpoint) -> None:
-    store = S3Store(BUCKET, "")
-    for is_kind in [*[False] * 15, True, *[False] * 15]:
-        picky.is_kind = is_kind
-        assert store.fetch("key").data == b"pixels"
-    assert picky.asked.count(False) == 31
-
-
-def test_what_neither_way_gives_says_nothing_against_the_fast_one(
-    new_client: pytest.MonkeyPatch, bucket: str
-) -> None:
-    store = S3Store(bucket, uuid4().hex)
-    store.write("there", b"pixels")
-    for _ in range(20):
-        with pytest.raises(ObjectMissing):
-            store.fetch("gone")
-    new_client.setattr(S3Store, "_get", None)
-    assert store.fetch("there").data == b"pixels"
-
-
 def test_the_region_is_the_one_that_aws_tools_are_told(new_client: pytest.MonkeyPatch) -> None:
     new_client.delenv("AWS_DEFAULT_REGION", raising=False)
     new_client.setenv("AWS_REGION", "eu-central-1")
     assert s3.client().meta.region_name == "eu-central-1"
-
-
-def test_the_environment_leads_both_ways_to_one_place(
-    new_client: pytest.MonkeyPatch, bucket: str
-) -> None:
-    """obstore has variables of its own, and reads those that boto3 was told to pass over."""
-    store = S3Store(bucket, uuid4().hex)
-    store.write("key", b"pixels")
-    endpoint = s3.client().meta.endpoint_url
-    new_client.setenv("AWS_ENDPOINT_URL_S3", endpoint)
-    s3.client()
-    new_client.setenv("AWS_ENDPOINT_URL_S3", NOT_LISTENING)
-    new_client.setenv("AWS_SKIP_SIGNATURE", "true")
-    new_client.setattr(S3Store, "_get", None)
-    assert store.fetch("key").data == b"pixels"
-
-
-_FORKED = """
-import os, sys
-from workers.storage import open_store
-store = open_store(sys.argv[1])
-store.write("key", b"pixels")
-assert store.fetch("key").data == b"pixels"
-child = os.fork()
-if not child:
-    os._exit(0 if open_store(sys.argv[1]).fetch("key").data == b"pixels" else 1)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
-def test_a_forked_process_still_reads(bucket: str) -> None:
-    command = [sys.executable, "-c", _FORKED, f"s3://{bucket}/{uuid4().hex}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("key", ["../x", "a/../../x", "/etc/hostname", ".."])
