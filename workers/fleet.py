@@ -187,5 +187,5 @@ def configure_logs() -> None:
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(processName)s %(message)s",
     )
-    for noisy in ("celery", "kombu", "amqp"):
+    for noisy in ("celery", "kombu", "amqp", "botocore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
