@@ -116,5 +116,5 @@ def _backbone(request: DoctorRequest, reporter: Reporter) -> str:
 def _engine(request: DoctorRequest) -> Engine:
     store = open_store(request.store, _PATIENCE_S)
     if request.broker_url == MEMORY_BROKER and (missing := missing_for_worker()):
-        raise NoWorker(f"no {missing} here: pip install 'retrain[worker]', or name a --broker")
+        raise NoWorker(f"no {missing} here: pip install '.[worker]' in a checkout, or name a --broker")
     return open_engine(request.broker_url, store)

@@ -16,7 +16,7 @@ class EmbeddedWorker:
         """Raises NoWorker where what it needs is not installed."""
         if missing := missing_for_worker():
             raise NoWorker(
-                f"no {missing} here to run the tasks: pip install 'retrain[worker]', or name a "
+                f"no {missing} here to run the tasks: pip install '.[worker]' in a checkout, or name a "
                 "broker whose workers have it with --broker"
             )
         # it says that memory:// names no host

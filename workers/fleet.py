@@ -86,8 +86,8 @@ def _check(queues: list[str]) -> None:
             raise BadSetting(f"no queue {queue!r}: there are {', '.join(QUEUES)}")
     if (missing := missing_for_worker()) and {EXTRACT_QUEUE, TRAIN_QUEUE} & set(queues):
         raise NoWorker(
-            f"no {missing} here for the queues extract and train: pip install 'retrain[worker]', "
-            "or listen to --queues score alone"
+            f"no {missing} here for the queues extract and train: pip install '.[worker]' in a "
+            "checkout, or listen to --queues score alone"
         )
 
 

@@ -116,8 +116,8 @@ _EXTRACTION = (
         type=click.Choice((AUTO, *ENGINES)),
         default=ExtractionOptions.engine,
         show_default=True,
-        help="What runs the backbone; auto: the fastest that a worker has. Features in the store are "
-        "used whatever computed them.",
+        help="What runs the backbone; auto: the fastest that a worker has, from 512 images on. "
+        "Features in the store are used whatever computed them.",
     ),
     click.option(
         "--precision",

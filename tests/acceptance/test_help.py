@@ -83,5 +83,5 @@ def test_a_run_without_tensorflow_says_what_to_install(tmp_path: Path) -> None:
         (tmp_path / label / "picture.jpg").touch()
     finished = _without_tensorflow("run", tmp_path, "--store", tmp_path / "store")
     assert finished.returncode == ExitCode.FLEET
-    assert "pip install 'retrain[worker]'" in finished.stderr
+    assert "pip install '.[worker]'" in finished.stderr
     assert "Traceback" not in finished.stderr

@@ -164,5 +164,5 @@ def test_a_worker_without_the_engine_leaves_the_run_to_one_that_has_it(
 
     # Then the one that can has done it all, and the other says what it lacks
     assert {each["engine"] for each in finished["stages"]["workers"]} == {"openvino"}
-    assert "pip install 'retrain[openvino]'" in without.log.read_text()
+    assert "pip install '.[openvino]'" in without.log.read_text()
     assert without.process.poll() is None

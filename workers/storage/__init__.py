@@ -38,6 +38,8 @@ def open_store(url: str, patience_s: float | None = None) -> Store:
     Raises BadSource for a scheme that is none of these, and NotAllowed past `restrict`.
     """
     scheme, separator, rest = url.partition("://")
+    if url.startswith("s3:") and not separator:
+        raise BadSource(f"{url} is no bucket: write s3://BUCKET/PREFIX")
     if not separator or scheme == "file":
         store: Store = LocalStore(rest if separator else url)
     elif scheme == "s3":

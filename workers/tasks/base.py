@@ -126,7 +126,7 @@ def _perform(message: M, work: Work[M], fed: Callable[[], None]) -> None:
             is_unknown = not isinstance(error, RetrainError)
             if is_unknown:
                 log.exception("%s failed", message.beat_name())
-            else:
+            elif beats is not IN_PROCESS:  # the command that it is in says so itself
                 log.error("%s: %s", message.beat_name(), error)
             if beats is not IN_PROCESS and (is_unknown or isinstance(error, UNFIT)):
                 # a machine that cannot do it must not take every task because it fails fastest

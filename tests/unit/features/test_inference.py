@@ -299,7 +299,7 @@ def test_openvino_that_is_not_installed_is_said_with_the_remedy(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(EngineUnavailable, match=r"pip install 'retrain\[openvino\]'"):
+    with pytest.raises(EngineUnavailable, match=r"pip install '\.\[openvino\]'"):
         prepare(backbone, Wanted("openvino"), MANY)
 
     # And whoever did not ask for it does without

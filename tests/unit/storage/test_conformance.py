@@ -412,7 +412,9 @@ def test_a_store_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_store("~/store").url == "/home/someone/store"
 
 
-@pytest.mark.parametrize("url", ["gs://bucket/a", "https://host/a", "redis://host", "s3://", "s3:///a"])
+@pytest.mark.parametrize(
+    "url", ["gs://bucket/a", "https://host/a", "redis://host", "s3://", "s3:///a", "s3:/a"]
+)
 def test_an_address_that_is_no_store_is_a_bad_source(url: str) -> None:
     with pytest.raises(BadSource, match="s3://BUCKET/PREFIX"):
         open_store(url)

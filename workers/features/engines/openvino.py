@@ -1,6 +1,6 @@
 """OpenVINO as the engine, on CPUs: small batches, several at a time.
 
-Not installed by default: pip install 'retrain[openvino]'.
+Not installed by default: pip install '.[openvino]'.
 """
 
 import sys
@@ -174,6 +174,6 @@ def _openvino() -> Any:
         import openvino
     except ImportError:
         raise EngineUnavailable(
-            "no OpenVINO here for --engine openvino: pip install 'retrain[openvino]'"
+            "no OpenVINO here for --engine openvino: pip install '.[openvino]' in a checkout"
         ) from None
     return openvino
